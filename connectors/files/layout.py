@@ -1,0 +1,260 @@
+"""Which column holds what: usual names are recognised, anything else is said in `Columns`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from connectors.errors import LayoutError
+from connectors.files import values
+from connectors.files.settings import TIME_UNITS_PER_SECOND, FilesSettings
+from connectors.files.values import Convert
+from schemas.records import Tick
+
+_USUAL = {
+    "symbol": "symbol sym ticker instrument sym_root pair product",
+    "time": "time ts timestamp datetime date_time date_and_time event_time trade_time ts_event transact_time t date",
+    "price": "price p px trade_price last last_price",
+    "size": "size s qty quantity volume vol amount trade_size trade_volume shares",
+    "exchange": "exchange ex exch venue x mic",
+    "conditions": "condition conditions cond sale_condition",
+    "suspicious": "suspicious suspect",
+    "trade_id": "trade_id tradeid id trade_number tid",
+    "aggressor": "aggressor side aggressor_side taker_side",
+}
+_REQUIRED = ("symbol", "time", "price", "size")
+_SCALE = re.compile(r"_e(\d{1,2})$")
+_NOT_A_NUMBER = (ValueError, TypeError, ArithmeticError)
+_LONG = 2**63
+
+Cells = Sequence[Any]
+Read = Callable[[Cells, int], Tick]
+
+
+class Layout:
+    """How a row of one file becomes a tick.
+
+    ``names`` are the columns in order, ``samples`` the file's first rows: they tell the time format, and whether an
+    optional column that was only guessed holds what its name says. ``typed`` are the converters of columns whose
+    cells are not text. Raises `LayoutError` with the columns found and what to set.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        samples: Sequence[Cells],
+        settings: FilesSettings,
+        session: str,
+        typed: Mapping[int, Convert] | None = None,
+    ) -> None:
+        self._names = tuple(names)
+        self._settings = settings
+        self._session = session
+        columns = self._columns()
+        stamped = columns["time"][0] in (typed or {})
+        self.time_format = "timestamp" if stamped else self._time_format(columns["time"], samples)
+        self.price_scale = self._price_scale(columns)
+        self._fields = {
+            field: (found, self._converter(field, found, typed or {}))
+            for field, found in columns.items()
+            if found
+        }
+        for field in [field for field in self._fields if field not in _REQUIRED]:
+            if getattr(settings.columns, field) is None and not self._holds(field, samples):
+                del self._fields[field]
+        self.read: Read = self._reader()
+
+    def describe(self) -> str:
+        """What was recognised, for people."""
+        told = {field: " ".join(self._names[i] for i in found) for field, (found, _) in self._fields.items()}
+        told["time"] += f" ({self.time_format})"
+        if self.price_scale != 1:
+            told["price"] += f" / {self.price_scale}"
+        return ", ".join(f"{field}: {column}" for field, column in told.items())
+
+    def explain(self, cells: Cells) -> str:
+        """Why `read` refused ``cells``."""
+        if len(cells) != len(self._names):
+            return f"{len(cells)} columns instead of {len(self._names)}"
+        for field, ((index, *more), convert) in self._fields.items():
+            cell = " ".join(str(cells[i]) for i in (index, *more)) if more else cells[index]
+            if cell is None:
+                return f"{field}: missing"
+            try:
+                convert(cell)
+            except _NOT_A_NUMBER as error:
+                return f"{field}: {error}"
+        return "time: outside of 64 bits"
+
+    def _columns(self) -> dict[str, tuple[int, ...]]:
+        """The columns of every field; an empty tuple where the file has none. Raises `LayoutError`."""
+        found = {field: self._find(field) for field in _USUAL}
+        constant = {
+            field for field in ("symbol", "size") if getattr(self._settings.constants, field) is not None
+        }
+        missing = [field for field in _REQUIRED if not found[field] and field not in constant]
+        if missing:
+            told = [f'columns.{field} = "…"' for field in missing]
+            told += [f'constants.{field} = "…"' for field in missing if field in ("symbol", "size")]
+            raise LayoutError(self._told(f"no column for {', '.join(missing)}; set {' or '.join(told)}"))
+        return {field: () if field in constant else found[field] for field in found}
+
+    def _find(self, field: str) -> tuple[int, ...]:
+        wanted = getattr(self._settings.columns, field)
+        if wanted is None:
+            return self._guess(field)
+        if wanted == "":
+            return ()
+        chosen = (wanted,) if isinstance(wanted, str) else wanted
+        unknown = [name for name in chosen if name not in self._names]
+        if unknown:
+            raise LayoutError(
+                self._told(f"columns.{field} names {', '.join(map(repr, unknown))}, which is not there")
+            )
+        return tuple(self._names.index(name) for name in chosen)
+
+    def _guess(self, field: str) -> tuple[int, ...]:
+        plain = [_plain(name, field) for name in self._names]
+        if field == "time" and "date" in plain and "time" in plain:
+            return plain.index("date"), plain.index("time")
+        for usual in _USUAL[field].split():
+            places = [i for i, name in enumerate(plain) if name == usual]
+            if len(places) > 1:
+                several = " or ".join(self._names[i] for i in places)
+                raise LayoutError(self._told(f"columns.{field} could be {several}: set it"))
+            if places:
+                return (places[0],)
+        return ()
+
+    def _told(self, problem: str) -> str:
+        return f"{self._settings.path.name}: {problem}. Columns found: {', '.join(map(repr, self._names))}"
+
+    def _time_format(self, found: tuple[int, ...], samples: Sequence[Cells]) -> str:
+        if self._settings.time_format != "auto":
+            return self._settings.time_format
+        texts = [
+            " ".join(str(cells[i]) for i in found) for cells in samples if len(cells) == len(self._names)
+        ]
+        guesses = [values.guess_time_format(text) for text in texts if text.strip()]
+        if not guesses:
+            return "iso"
+        guess = max(guesses, key=guesses.count)
+        return (guess != "iso" and _unit(self._names[found[0]])) or guess
+
+    def _price_scale(self, columns: Mapping[str, tuple[int, ...]]) -> int:
+        if self._settings.price_scale is not None:
+            return self._settings.price_scale
+        named = _SCALE.search(_words(self._names[columns["price"][0]]))
+        return 10 ** int(named[1]) if named else 1
+
+    def _converter(self, field: str, found: tuple[int, ...], typed: Mapping[int, Convert]) -> Convert:
+        match field:
+            case "symbol":
+                return values.symbol
+            case "time":
+                return typed.get(found[0]) or self._time_converter()
+            case "price":
+                return values.number(self.price_scale)
+            case "size":
+                return values.number(1)
+            case "conditions":
+                return values.bits(self._settings.condition_base)
+            case "suspicious":
+                return values.flag
+            case "aggressor":
+                return values.side
+            case _:
+                return values.text
+
+    def _time_converter(self) -> Convert:
+        zone = ZoneInfo(self._settings.time_zone)
+        if self.time_format == "iso":
+            return values.iso(zone)
+        if self.time_format in TIME_UNITS_PER_SECOND:
+            return values.epoch(TIME_UNITS_PER_SECOND[self.time_format])
+        return values.pattern(self.time_format, zone)
+
+    def _holds(self, field: str, samples: Sequence[Cells]) -> bool:
+        """Whether the first rows hold what a guessed optional column should: not one cell is unreadable."""
+        (index,), convert = self._fields[field]
+        for cells in samples:
+            if len(cells) == len(self._names) and cells[index] is not None:
+                try:
+                    convert(cells[index])
+                except _NOT_A_NUMBER:
+                    return False
+        return True
+
+    def _reader(self) -> Read:
+        """The function of the hot loop: cells and their sequence to a tick, or ValueError."""
+        width, source, session = len(self._names), self._settings.source, self._session
+        constants = self._settings.constants
+        (time_at, *time_more), to_time = self._fields["time"]
+        (price_at,), to_price = self._fields["price"]
+        symbol_at = self._index("symbol")
+        size_at = self._index("size")
+        exchange_at, conditions_at = self._index("exchange"), self._index("conditions")
+        suspicious_at, trade_id_at = self._index("suspicious"), self._index("trade_id")
+        aggressor_at = self._index("aggressor")
+        to_bits = values.bits(self._settings.condition_base)
+        symbol, size = values.symbol(constants.symbol or "-"), constants.size or 0.0
+        to_symbol, to_text, to_flag, to_side = values.symbol, values.text, values.flag, values.side
+        explain = self.explain
+
+        def read(cells: Cells, sequence: int) -> Tick:
+            if len(cells) != width:
+                raise ValueError(explain(cells))
+            try:
+                if time_more:
+                    time = to_time(" ".join([str(cells[time_at]), *(str(cells[i]) for i in time_more)]))
+                else:
+                    time = to_time(cells[time_at])
+                tick = Tick(
+                    symbol=symbol if symbol_at is None else to_symbol(cells[symbol_at]),
+                    source=source,
+                    session=session,
+                    sequence=sequence,
+                    event_time=time,
+                    price=to_price(cells[price_at]),
+                    size=size if size_at is None else float(cells[size_at]),
+                    exchange=constants.exchange if exchange_at is None else to_text(cells[exchange_at] or ""),
+                    conditions=0 if conditions_at is None else to_bits(cells[conditions_at] or 0),
+                    suspicious=suspicious_at is not None and to_flag(cells[suspicious_at] or 0),
+                    trade_id=None if trade_id_at is None else (to_text(cells[trade_id_at]) or None),
+                    aggressor=None if aggressor_at is None else to_side(cells[aggressor_at] or ""),
+                )
+            except _NOT_A_NUMBER:
+                raise ValueError(explain(cells)) from None
+            if not -_LONG <= time < _LONG:
+                raise ValueError(explain(cells))
+            return tick
+
+        return read
+
+    def _index(self, field: str) -> int | None:
+        found = self._fields.get(field)
+        return None if found is None else found[0][0]
+
+
+def _words(name: str) -> str:
+    return "_".join(re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+
+
+def _plain(name: str, field: str) -> str:
+    """A column's name without case, punctuation, and the unit or scale that it ends with."""
+    words = _words(name)
+    if field == "price":
+        return _SCALE.sub("", words)
+    if field == "time":
+        parts = words.split("_")
+        while len(parts) > 1 and (parts[-1] in TIME_UNITS_PER_SECOND or parts[-1] in ("utc", "epoch")):
+            parts.pop()
+        return "_".join(parts)
+    return words
+
+
+def _unit(name: str) -> str | None:
+    """The unit that a column's name tells."""
+    return next((part for part in reversed(_words(name).split("_")) if part in TIME_UNITS_PER_SECOND), None)

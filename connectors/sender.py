@@ -1,0 +1,275 @@
+"""Messages into Kafka, in order, at a pace; and what of them has been acknowledged.
+
+The only module here that knows a Kafka client and the wall clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicMissing
+from connectors.messages import BEGINNING, Message, Position
+from schemas.records import Record, Tick
+from schemas.topics import physical
+
+TICKS = "market.ticks"
+DEAD_LETTERS = "system.dead_letters"
+
+log = logging.getLogger(__name__)
+
+Encode = Callable[[str, Record], bytes]
+"""The framed value of a record in a topic (logical name)."""
+
+_SERVE_EVERY = 512
+_REPORT_EVERY_S = 1.0
+_STOP_WITHIN_S = 10.0
+_PRODUCER = {
+    "partitioner": "murmur2_random",  # where Java's clients would put the key
+    "enable.idempotence": True,
+    "acks": "all",
+    "message.timeout.ms": 0,  # a record waits for the broker as long as it takes, it never expires in silence
+    "linger.ms": 5,
+    "compression.type": "lz4",
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 262_144,
+    "message.max.bytes": 3_000_000,
+    "retry.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 2_000,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast to go: ``speed`` × real time by the event times, at most ``rate`` ticks a second. None: no limit."""
+
+    speed: float | None = None
+    rate: float | None = None
+
+    def start(self, first_us: int, now_s: float) -> Callable[[int, int], float]:
+        """A function of (event time in µs, ticks sent before): the moment, on the clock of ``now_s``, to send at."""
+        per_us = 1e-6 / self.speed if self.speed else 0.0
+        per_tick = 1.0 / self.rate if self.rate else 0.0
+        return lambda time_us, ticks: now_s + max((time_us - first_us) * per_us, ticks * per_tick)
+
+    @property
+    def limits(self) -> bool:
+        return bool(self.speed or self.rate)
+
+
+UNPACED = Pace()
+
+
+class _Stopped(Exception):
+    """Asked to stop while the queue was full."""
+
+
+@dataclass
+class Counts:
+    """What was sent. ``late`` ticks lay behind the clock; ``time_us`` is the latest event time of a tick or clock."""
+
+    ticks: int = 0
+    clocks: int = 0
+    dead_letters: int = 0
+    late: int = 0
+    time_us: int | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A report: what was sent, the position up to which everything is acknowledged, and what is on its way."""
+
+    counts: Counts
+    acknowledged: Position
+    outstanding: int
+
+
+class _Batch:
+    """The records sent between two reports; done when every one is acknowledged."""
+
+    __slots__ = ("failed", "outstanding", "position")
+
+    def __init__(self) -> None:
+        self.outstanding = 0
+        self.position: Position | None = None
+        self.failed: KafkaError | None = None
+
+    def delivered(self, error: KafkaError | None, _: object) -> None:
+        self.outstanding -= 1
+        if error is not None:
+            self.failed = error
+
+
+class Sender:
+    """Sends messages to the topics of one namespace.
+
+    ``encode`` frames a record for a topic; ``config`` adds to or overrides librdkafka's settings. Raises
+    `TopicMissing` at once where the topics are not there.
+    """
+
+    def __init__(
+        self, bootstrap: str, namespace: str, encode: Encode, config: Mapping[str, Any] | None = None
+    ) -> None:
+        self._encode = encode
+        self._ticks = physical(namespace, TICKS)
+        self._dead_letters = physical(namespace, DEAD_LETTERS)
+        servers = {"bootstrap.servers": bootstrap}
+        self._producer = Producer({**servers, **_PRODUCER, "error_cb": _log_error, **(config or {})})
+        self.topic = self._ticks
+        self.topic_id, self.partitions = _topic(servers, self._ticks)
+        self._batches: deque[_Batch] = deque((_Batch(),))
+        self._position = self._acknowledged = BEGINNING
+        self._report: Callable[[Progress], None] | None = None
+        self._next_report = 0.0
+        self.counts = Counts()
+
+    def run(
+        self,
+        messages: Iterator[Message],
+        *,
+        pace: Pace = UNPACED,
+        start: Position = BEGINNING,
+        report: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Counts:
+        """Send ``messages`` until they end or ``stop`` is set, and wait until all of them are acknowledged.
+
+        ``start`` is the position behind which the messages begin. ``report`` is called about once a second and at
+        the end. While Kafka is away the run waits for it; only once ``stop`` is set it waits no longer than ten
+        seconds, and what is not acknowledged then is sent again by the next run. Raises `DeliveryFailed` where Kafka
+        refuses a record for good.
+        """
+        stop = stop or threading.Event()
+        self._report, self._next_report = report, time.monotonic() + _REPORT_EVERY_S
+        self._position, self._acknowledged, self.counts = start, start, Counts(time_us=start.clock_us)
+        due: Callable[[int, int], float] | None = None
+        unserved = 0
+        message = next(messages, None)
+        with suppress(_Stopped):
+            while message is not None and not stop.is_set():
+                following = next(messages, None)
+                if pace.limits and following is not None:  # the closing clock waits for nobody
+                    due = due or pace.start(message.time_us, time.monotonic())
+                    self._wait_until(due(message.time_us, self.counts.ticks), stop)
+                self._send(message, stop)
+                unserved += 1
+                if unserved == _SERVE_EVERY:
+                    unserved = 0
+                    self._serve(0.0)
+                message = following
+            if message is None:
+                self._position = self._position._replace(finished=True)
+        self._drain(stop)
+        return self.counts
+
+    def _send(self, message: Message, stop: threading.Event) -> None:
+        record, counts = message.record, self.counts
+        timestamp_ms = max(message.time_us // 1000, 1)  # librdkafka takes 0 for "now", Kafka refuses less
+        if record is None:
+            headers = [("source", message.source.encode())]
+            for partition in range(self.partitions):
+                self._produce(stop, self._ticks, partition=partition, timestamp=timestamp_ms, headers=headers)
+            self._position = self._position._replace(clock_us=message.time_us)
+            counts.clocks += 1
+            counts.time_us = message.time_us
+            return
+        if isinstance(record, Tick):
+            value = self._encode(TICKS, record)
+            self._produce(stop, self._ticks, key=message.key, value=value, timestamp=timestamp_ms)
+            clock_us = self._position.clock_us
+            self._position = Position(record.sequence or 0, clock_us)
+            counts.ticks += 1
+            counts.late += clock_us is not None and message.time_us < clock_us
+        else:
+            value = self._encode(DEAD_LETTERS, record)
+            self._produce(stop, self._dead_letters, key=message.key, value=value, timestamp=timestamp_ms)
+            self._position = self._position._replace(sequence=record.offset)
+            counts.dead_letters += 1
+
+    def _produce(self, stop: threading.Event, topic: str, **record: Any) -> None:
+        batch = self._batches[-1]
+        while True:
+            try:
+                self._producer.produce(topic, on_delivery=batch.delivered, **record)
+            except BufferError:  # the queue is full: its head goes first, so the order stays
+                if stop.is_set():
+                    raise _Stopped from None
+                self._serve(0.1)
+                batch = self._batches[-1]
+            except KafkaException as error:
+                raise DeliveryFailed(f"{topic}: {error.args[0].str()}") from error
+            else:
+                batch.outstanding += 1
+                return
+
+    def _wait_until(self, moment_s: float, stop: threading.Event) -> None:
+        """Serve the producer until then; what is already due is only served now and then."""
+        while (left := moment_s - time.monotonic()) > 0 and not stop.is_set():
+            self._serve(min(left, 0.1))
+
+    def _serve(self, wait_s: float) -> None:
+        """Take acknowledgements in for ``wait_s`` at most, and report where that is due."""
+        self._producer.poll(wait_s)
+        if time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + _REPORT_EVERY_S
+            self._cut()
+            self._tell()
+
+    def _cut(self) -> None:
+        """Begin a new batch: the one before ends at the present position."""
+        self._batches[-1].position = self._position
+        self._batches.append(_Batch())
+
+    def _tell(self) -> None:
+        while len(self._batches) > 1 and not self._batches[0].outstanding:
+            batch = self._batches.popleft()
+            if batch.failed is not None:
+                raise DeliveryFailed(
+                    f"{self.topic}: {batch.failed.str()}; nothing after {self._acknowledged} counts"
+                )
+            assert batch.position is not None
+            self._acknowledged = batch.position
+        if self._report is not None:
+            outstanding = sum(batch.outstanding for batch in self._batches)
+            self._report(Progress(replace(self.counts), self._acknowledged, outstanding))
+
+    def _drain(self, stop: threading.Event) -> None:
+        self._cut()
+        stopped_at: float | None = None
+        while any(batch.outstanding for batch in self._batches):
+            self._serve(0.05)
+            if stop.is_set():
+                stopped_at = stopped_at or time.monotonic()
+                if time.monotonic() - stopped_at > _STOP_WITHIN_S:
+                    log.warning("stopped with records not acknowledged: the next run sends them again")
+                    self._producer.purge()
+                    break
+        self._tell()
+
+
+def _log_error(error: KafkaError) -> None:
+    log.warning("kafka: %s", error.str())
+
+
+def _topic(servers: Mapping[str, Any], name: str) -> tuple[str, int]:
+    """The broker's id of a topic, and its number of partitions."""
+    try:
+        found = (
+            AdminClient(dict(servers))
+            .describe_topics(TopicCollection([name]), request_timeout=30)[name]
+            .result()
+        )
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissing(f"there is no topic {name}: run `headrace topics create` first") from error
+        raise KafkaUnreachable(f"{servers['bootstrap.servers']}: {error.args[0].str()}") from error
+    return str(found.topic_id), len(found.partitions)

@@ -1,0 +1,1 @@
+"""How Headrace is run, and the public names for users of it."""

@@ -1,0 +1,197 @@
+"""What changes results, as people write it in ``headrace.toml``, and as the `Settings` record that the agents read."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas import records
+from schemas.records import NEVER, ClockKind, Settings
+from schemas.topics import TOPICS
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
+BarSize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$", description="for example 1s, 1m, 5m, 1h, 1d")]
+Positive = Annotated[Decimal, Field(gt=0)]
+NotNegative = Annotated[Decimal, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourcePart(_Part):
+    """A feed whose ticks are taken."""
+
+    name: Name
+    clock: ClockKind = ClockKind.RECORDS
+
+
+class RegimesPart(_Part):
+    """The rule classifier of regimes; thresholds as in `schemas.records.RegimeSpec`."""
+
+    bars: tuple[BarSize, ...] = ("1m",)
+    period: int = Field(14, ge=2, le=1000)
+    band_period: int = Field(20, ge=2, le=1000)
+    band_width: float = Field(2.0, gt=0)
+    trend_adx: float = Field(25.0, gt=0, lt=100)
+    choppy_adx: float = Field(15.0, gt=0, lt=100)
+    choppy_width: float = Field(3.0, gt=0)
+    crisis_ratio: float = Field(2.5, gt=1)
+    slow_period: int = Field(100, ge=2, le=10_000)
+
+
+class MarketPart(_Part):
+    """How ticks become bars and regimes."""
+
+    bars: tuple[BarSize, ...] = ("1s", "1m", "5m")
+    lateness_ms: int = Field(0, ge=0, description="a window stays open this long past its end")
+    max_ahead_s: int = Field(60, gt=0, description="a tick further past its source's clock is bad input")
+    sources: tuple[SourcePart, ...] = (SourcePart(name="simulator"), SourcePart(name="files"))
+    regimes: RegimesPart = RegimesPart()
+
+
+class UniversePart(_Part):
+    """Symbols that are looked at together."""
+
+    name: Name
+    symbols: tuple[Name, ...] = Field(min_length=1)
+    bar: BarSize = "1m"
+    decay: float = Field(0.94, gt=0, lt=1)
+    warm_up: int = Field(20, ge=1)
+
+
+class VenuePart(_Part):
+    """The paper venue's costs."""
+
+    half_spread_bps: NotNegative = Decimal("1")
+    slippage_bps: NotNegative = Decimal("5")
+    fee_bps: NotNegative = Decimal("0")
+    fee_per_unit: NotNegative = Decimal("0.0035")
+    minimum_fee: NotNegative = Decimal("0.35")
+    participation: Annotated[Decimal, Field(gt=0, le=1)] = Decimal("0.1")
+
+
+class LimitsPart(_Part):
+    """Hard limits; leave one out to have none."""
+
+    max_position: Positive | None = None
+    max_order_notional: Positive | None = None
+    max_position_notional: Positive | None = None
+    max_leverage: Positive | None = None
+    max_daily_loss: Positive | None = None
+    max_orders: int | None = Field(None, ge=0)
+    order_window_s: int = Field(60, gt=0)
+    max_drawdown: Annotated[Decimal, Field(gt=0, le=1)] | None = None
+
+
+class StrategyPart(_Part):
+    """A strategy and its parameters."""
+
+    name: Name
+    uses: str = Field(description="entry point of the group headrace.strategies, or path/to/file.py:Class")
+    parameters: dict[str, Any] = {}
+
+
+class PortfolioPart(_Part):
+    """A book of cash and positions, and what trades it."""
+
+    name: Name
+    universe: Name
+    symbols: tuple[Name, ...] | None = Field(None, description="None: all of the universe")
+    epoch: int = Field(1, ge=1)
+    currency: str = "USD"
+    cash: Positive = Decimal("1000000")
+    lot: Positive = Decimal("1")
+    confidence: float = Field(0.99, gt=0.5, lt=1)
+    venue: VenuePart = VenuePart()
+    limits: LimitsPart = LimitsPart()
+    strategies: tuple[StrategyPart, ...] = Field(min_length=1)
+
+
+class PipelineSettings(_Part):
+    """Everything that changes results; `version` grows with every change."""
+
+    version: int = Field(1, ge=1)
+    market: MarketPart = MarketPart()
+    universes: tuple[UniversePart, ...] = ()
+    portfolios: tuple[PortfolioPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> PipelineSettings:
+        by_name = {universe.name: universe for universe in self.universes}
+        _no_repeats("universe", [u.name for u in self.universes])
+        _no_repeats("portfolio", [p.name for p in self.portfolios])
+        _no_repeats("source", [s.name for s in self.market.sources])
+        for universe in self.universes:
+            if universe.bar not in self.market.bars:
+                raise ValueError(f"universe {universe.name}: bar {universe.bar} is not in market.bars")
+        for bar in self.market.regimes.bars:
+            if bar not in self.market.bars:
+                raise ValueError(f"market.regimes: bar {bar} is not in market.bars")
+        for portfolio in self.portfolios:
+            if portfolio.universe not in by_name:
+                raise ValueError(
+                    f"portfolio {portfolio.name}: universe {portfolio.universe} is not declared; "
+                    f"there are: {', '.join(by_name) or 'none'}"
+                )
+            foreign = set(portfolio.symbols or ()) - set(by_name[portfolio.universe].symbols)
+            if foreign:
+                raise ValueError(f"portfolio {portfolio.name}: not in its universe: {', '.join(sorted(foreign))}")
+            _no_repeats(f"portfolio {portfolio.name}: strategy", [s.name for s in portfolio.strategies])
+        return self
+
+    def record(self) -> Settings:
+        """The record that is written first into every input partition."""
+        market = self.market
+        regimes = market.regimes.model_dump(exclude={"bars"})
+        symbols = {universe.name: universe.symbols for universe in self.universes}
+        return Settings(
+            version=self.version,
+            effective_from=NEVER,
+            tick_partitions=TOPICS["market.ticks"].partitions,
+            max_ahead_us=market.max_ahead_s * 1_000_000,
+            lateness_us=market.lateness_ms * 1_000,
+            sources=tuple(records.SourceSpec(name=s.name, clock=s.clock) for s in market.sources),
+            kinds=tuple(f"time:{bar}" for bar in market.bars),
+            regimes=records.RegimeSpec(kinds=tuple(f"time:{bar}" for bar in market.regimes.bars), **regimes),
+            universes=tuple(
+                records.UniverseSpec(
+                    name=u.name,
+                    symbols=tuple(sorted(set(u.symbols))),
+                    kind=f"time:{u.bar}",
+                    decay=u.decay,
+                    warm_up=u.warm_up,
+                )
+                for u in self.universes
+            ),
+            portfolios=tuple(_portfolio(p, p.symbols or symbols[p.universe]) for p in self.portfolios),
+        )
+
+
+def _portfolio(part: PortfolioPart, symbols: tuple[str, ...]) -> records.PortfolioSpec:
+    limits = part.limits.model_dump()
+    return records.PortfolioSpec(
+        name=part.name,
+        epoch=part.epoch,
+        universe=part.universe,
+        symbols=tuple(sorted(set(symbols))),
+        currency=part.currency,
+        cash=part.cash,
+        lot=part.lot,
+        confidence=part.confidence,
+        venue=records.VenueSpec(**part.venue.model_dump()),
+        limits=records.LimitsSpec(order_window_us=limits.pop("order_window_s") * 1_000_000, **limits),
+        strategies=tuple(
+            records.StrategySpec(name=s.name, uses=s.uses, parameters=json.dumps(s.parameters, sort_keys=True))
+            for s in part.strategies
+        ),
+    )
+
+
+def _no_repeats(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what} {name} is declared twice")

@@ -1,0 +1,134 @@
+"""Every setting in one typed object: environment (``HEADRACE_…``), then ``headrace.toml``, then defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from headrace import stack
+from headrace.pipeline import PipelineSettings
+from headrace.stack import Endpoints, ExternalServices, StackSettings
+from sinks.timescale.settings import SinkSettings
+from streams.errors import HeadraceError
+from streams.runtime.config import RuntimeConfig
+
+FILE = "headrace.toml"
+
+
+class SettingsError(HeadraceError):
+    """Raised where a setting is missing, unknown or out of range; names it and what is allowed."""
+
+
+class StackDown(HeadraceError):
+    """Raised where a command needs the services and neither the local stack nor other addresses are there."""
+
+
+class KafkaPart(BaseModel):
+    """A broker that already runs; left out: the local stack's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bootstrap: str | None = None
+
+
+class ServicePart(BaseModel):
+    """A service that already runs; left out: the local stack's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str | None = None
+
+
+class WorkerPart(BaseModel):
+    """How workers behave; nothing here changes a result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    commit_interval_ms: int = Field(250, ge=10)
+    fetch_max_wait_ms: int = Field(5, ge=0)
+    fetch_min_bytes: int = Field(100_000, ge=1)
+    max_run_records: int = Field(20_000, ge=1)
+    session_timeout_ms: int = Field(10_000, ge=1_000)
+    start_deadline_s: float = Field(60.0, gt=0)
+
+
+class Settings(BaseSettings):
+    """All settings. ``HEADRACE_KAFKA__BOOTSTRAP`` is ``bootstrap`` under ``[kafka]``, and so on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None
+    )
+
+    namespace: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,40}$", description="empty: live")
+    kafka: KafkaPart = KafkaPart()
+    registry: ServicePart = ServicePart()
+    database: ServicePart = ServicePart()
+    stack: StackSettings = StackSettings()
+    worker: WorkerPart = WorkerPart()
+    sink: SinkSettings = SinkSettings()  # type: ignore[call-arg]
+    pipeline: PipelineSettings = PipelineSettings()  # type: ignore[call-arg]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is set in code first, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=_file())
+
+    def external(self) -> ExternalServices:
+        """The services that already run and are used instead of local ones."""
+        return ExternalServices(
+            kafka=self.kafka.bootstrap, registry=self.registry.url, database=self.database.url
+        )
+
+    def endpoints(self) -> Endpoints:
+        """Where the services answer. Raises `StackDown` where they are not all known."""
+        known = self.external()
+        found = stack.endpoints(self.stack)
+        if found is not None:
+            return Endpoints(
+                kafka=known.kafka or found.kafka,
+                registry=known.registry or found.registry,
+                database=known.database or found.database,
+            )
+        if known.kafka and known.registry and known.database:
+            return Endpoints(kafka=known.kafka, registry=known.registry, database=known.database)
+        raise StackDown(
+            "the local stack is not up: run `headrace up`, or set kafka.bootstrap, registry.url and database.url"
+        )
+
+    def runtime(self, endpoints: Endpoints, *, instance: str | None = None) -> RuntimeConfig:
+        """What a worker is told."""
+        return RuntimeConfig(
+            bootstrap=endpoints.kafka,
+            registry=endpoints.registry,
+            namespace=self.namespace,
+            instance=instance,
+            **self.worker.model_dump(),
+        )
+
+
+def _file() -> Path:
+    """``HEADRACE_SETTINGS`` names the file; otherwise it is looked for in the working folder."""
+    return Path(os.environ.get("HEADRACE_SETTINGS") or FILE)
+
+
+def load(**over: Any) -> Settings:
+    """Read the settings; ``over`` comes before environment and file. Raises `SettingsError`."""
+    named = os.environ.get("HEADRACE_SETTINGS")
+    if named and not Path(named).is_file():
+        raise SettingsError(f"HEADRACE_SETTINGS names {named}, which is not there")
+    try:
+        return Settings(**over)
+    except ValidationError as error:
+        where = f" (environment, {_file()})" if _file().is_file() else ""
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"settings{where} cannot be used:\n" + "\n".join(lines)) from error
+    except (ValueError, OSError) as error:  # TOML that does not parse
+        raise SettingsError(f"{_file()}: {error}") from error

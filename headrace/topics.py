@@ -1,0 +1,163 @@
+"""Topics on the broker: made as declared, with the settings as first record of every input partition; checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from schemas.codec import Codec
+from schemas.records import Settings
+from schemas.topics import INPUTS, TOPICS, physical
+from streams.errors import HeadraceError
+from streams.runtime.kafka import output_settings
+
+TIMEOUT_S = 30.0
+_NO_LEADER_YET = {
+    ck.KafkaError.NOT_LEADER_FOR_PARTITION,
+    ck.KafkaError.LEADER_NOT_AVAILABLE,
+    ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
+    ck.KafkaError._UNKNOWN_PARTITION,
+}
+
+
+class TopicsError(HeadraceError):
+    """Raised where the broker's topics cannot be made, or are not as declared."""
+
+
+class Finding(NamedTuple):
+    """One topic against its declaration; ``problems`` is empty where all is well."""
+
+    name: str
+    physical: str
+    partitions: int | None
+    records: int | None
+    problems: tuple[str, ...]
+
+
+def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> list[str]:
+    """Make the topics that are missing and write ``settings`` first into every input partition.
+
+    Returns the physical names that were made. An input topic that exists is left alone: its settings are fixed. A
+    partition without any record (a creation that was interrupted) gets its settings now.
+    Raises `TopicsError`.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    existing = _existing(admin, bootstrap)
+    new = [
+        NewTopic(name, topic.partitions, replication_factor=1, config=topic.config)
+        for topic in TOPICS.values()
+        if (name := physical(namespace, topic.name)) not in existing
+    ]
+    made = []
+    for name, future in (admin.create_topics(new, operation_timeout=TIMEOUT_S) if new else {}).items():
+        try:
+            future.result(TIMEOUT_S)
+            made.append(name)
+        except ck.KafkaException as error:
+            if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicsError(f"{name}: {error.args[0].str()}") from error
+    _write_settings(bootstrap, namespace, settings, codec)
+    return made
+
+
+def _write_settings(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> None:
+    empty = [
+        (topic, partition)
+        for topic in INPUTS
+        for partition, records in enumerate(_sizes(bootstrap, namespace, topic))
+        if records == 0
+    ]
+    producer = ck.Producer(output_settings(bootstrap))
+    failed: list[str] = []
+
+    def delivered(error: ck.KafkaError | None, message: Any) -> None:
+        if error is not None:
+            failed.append(error.str())
+
+    for topic, partition in empty:
+        producer.produce(
+            physical(namespace, topic),
+            codec.encode(topic, settings),
+            partition=partition,
+            timestamp=max(settings.effective_from // 1000, 1),
+            on_delivery=delivered,
+        )
+    if producer.flush(TIMEOUT_S) or failed:
+        raise TopicsError(f"settings were not written: {failed or 'the broker does not answer'}")
+
+
+def delete(bootstrap: str, namespace: str) -> list[str]:
+    """Remove every declared topic of a namespace; refuses the live one (the empty namespace)."""
+    if not namespace:
+        raise TopicsError(
+            "the live topics (empty namespace) are not removed by a command; use Kafka's own tools"
+        )
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    names = [n for n in (physical(namespace, t) for t in TOPICS) if n in _existing(admin, bootstrap)]
+    for future in (admin.delete_topics(names, operation_timeout=TIMEOUT_S) if names else {}).values():
+        future.result(TIMEOUT_S)
+    return names
+
+
+def check(bootstrap: str, namespace: str) -> list[Finding]:
+    """Every declared topic against the broker: whether it is there, its partitions, its configuration."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    existing = _existing(admin, bootstrap)
+    there = [n for n in (physical(namespace, t) for t in TOPICS) if n in existing]
+    configs = _configs(admin, there)
+    findings = []
+    for topic in TOPICS.values():
+        name = physical(namespace, topic.name)
+        if name not in existing:
+            findings.append(Finding(topic.name, name, None, None, ("missing: run `headrace topics create`",)))
+            continue
+        problems = []
+        if existing[name] != topic.partitions:
+            problems.append(f"{existing[name]} partitions instead of {topic.partitions}")
+        problems += [
+            f"{key}={configs[name].get(key)} instead of {value}"
+            for key, value in topic.config.items()
+            if configs[name].get(key) != value
+        ]
+        records = sum(_sizes(bootstrap, namespace, topic.name))
+        findings.append(Finding(topic.name, name, existing[name], records, tuple(problems)))
+    return findings
+
+
+def _existing(admin: AdminClient, bootstrap: str) -> dict[str, int]:
+    try:
+        return {n: len(t.partitions) for n, t in admin.list_topics(timeout=10).topics.items()}
+    except ck.KafkaException as error:
+        raise TopicsError(
+            f"no broker at {bootstrap}: {error.args[0].str()}. Is it up? `headrace status`"
+        ) from error
+
+
+def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    futures = admin.describe_configs(wanted) if wanted else {}
+    return {r.name: {k: e.value for k, e in f.result(TIMEOUT_S).items()} for r, f in futures.items()}
+
+
+def _sizes(bootstrap: str, namespace: str, topic: str) -> list[int]:
+    """Records by partition; waits for the leaders of partitions that were made a moment ago."""
+    reader = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-sizes"})
+    deadline = time.monotonic() + TIMEOUT_S
+    sizes: list[int] = []
+    try:
+        while len(sizes) < TOPICS[topic].partitions:
+            place = ck.TopicPartition(physical(namespace, topic), len(sizes))
+            try:
+                low, high = reader.get_watermark_offsets(place, timeout=TIMEOUT_S)
+                sizes.append(high - low)
+            except ck.KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise TopicsError(f"{place.topic}: {error.args[0].str()}") from error
+                time.sleep(0.1)
+        return sizes
+    finally:
+        reader.close()

@@ -1,0 +1,39 @@
+"""What the sink raises.
+
+    SinkError
+    ├── TopicsMissing    a topic that the sink reads is not on the broker
+    ├── PositionLost     Kafka no longer has (or never had) the offset where the sink would go on
+    └── RunRemoved       the run was removed from the database while its sink wrote to it
+
+An outage of Kafka, of the registry or of the database is none of them: the sink waits it out.
+"""
+
+from __future__ import annotations
+
+
+class SinkError(Exception):
+    """Base of the sink's errors; the message says what to do."""
+
+
+class TopicsMissing(SinkError):
+    """A topic that the sink reads is not on the broker."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"a topic is missing on the broker ({detail}): create them with `headrace topics`")
+
+
+class PositionLost(SinkError):
+    """Kafka does not have the offset where the sink would go on."""
+
+    def __init__(self, run: str, detail: str) -> None:
+        super().__init__(
+            f"run {run!r} cannot go on where it stopped ({detail}): retention took records before they were stored, or "
+            "the topics were made anew; remove the run from the database to start again from the topics' beginning"
+        )
+
+
+class RunRemoved(SinkError):
+    """The run was removed from the database while its sink wrote to it."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was removed from the database while its sink ran: start the sink again")

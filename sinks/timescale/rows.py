@@ -1,0 +1,139 @@
+"""From a record to the row that binary COPY sends.
+
+Binary COPY carries no types: a field is right if its bytes are what the column's type reads. So a time goes as the
+``int8`` that ``timestamptz`` is (microseconds since 2000), exact to the microsecond and without a datetime object,
+and ``jsonb`` as its version byte and the text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Double, Integer, LargeBinary, Numeric, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from schemas.records import NEVER, DeadLetter, Reason, Record
+from sinks.timescale.tables import Result
+
+Row = tuple[Any, ...]
+
+_POSTGRES_EPOCH_US = 946_684_800_000_000
+_MINUS_INFINITY = -(2**63)
+_COPY_TYPES: dict[type[Any], str] = {
+    Text: "text",
+    Boolean: "bool",
+    Integer: "int4",
+    BigInteger: "int8",
+    Double: "float8",
+    Numeric: "numeric",
+    LargeBinary: "bytea",
+    TIMESTAMP: "int8",
+    JSONB: "bytea",
+}
+
+
+class RowMaker:
+    """Makes rows of one result table for one run."""
+
+    def __init__(self, result: Result, run: str) -> None:
+        columns = result.columns
+        self.copy_types = ("text", *(_copy_type(column) for column in columns))
+        self._run = run
+        self._read = attrgetter(*(column.info["field"] for column in columns))
+        self._changes = [
+            (place, change) for place, column in enumerate(columns, start=1) if (change := _change(column)) is not None
+        ]
+
+    def __call__(self, record: Record) -> Row:
+        """The row of ``record``: ``run``, then the table's columns in order."""
+        row = [self._run, *self._read(record)]
+        for place, change in self._changes:
+            row[place] = change(row[place])
+        return tuple(row)
+
+
+def refused(
+    *,
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    reason: Reason,
+    error: str,
+) -> DeadLetter:
+    """The dead letter of a record that the sink cannot read or the database does not take."""
+    return DeadLetter(
+        stage="sink",
+        reason=reason,
+        error=error,
+        input=f"{topic}/{partition}/{offset}",
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        timestamp_ms=timestamp_ms,
+        key=key,
+        value=value,
+        value_size=0 if value is None else len(value),
+    )
+
+
+def without_nul(letter: DeadLetter) -> DeadLetter:
+    """``letter`` with U+FFFD for the character NUL, which no PostgreSQL text can hold.
+
+    Dead letters tell of broken input, so they hold it more often than others; key and value stay as they are.
+    """
+    texts = {name: getattr(letter, name) for name in ("stage", "error", "input", "topic", "symbol")}
+    cleaned = {name: text.replace("\0", "\ufffd") for name, text in texts.items() if text and "\0" in text}
+    return msgspec.structs.replace(letter, **cleaned) if cleaned else letter
+
+
+def to_jsonb(value: Any) -> bytes:
+    """Binary ``jsonb`` of plain or Struct values; NaN and infinities become strings that float8 reads."""
+    plain = msgspec.to_builtins(value)
+    try:
+        text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_spell(plain), allow_nan=False, separators=(",", ":"))
+    return b"\x01" + text.encode()
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _spell(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_spell(item) for item in value]
+    return value
+
+
+def _from_us(time_us: int) -> int:
+    return _MINUS_INFINITY if time_us == NEVER else time_us - _POSTGRES_EPOCH_US
+
+
+def _from_ms(time_ms: int) -> int:
+    return time_ms * 1000 - _POSTGRES_EPOCH_US
+
+
+def _copy_type(column: Column[Any]) -> str:
+    if isinstance(column.type, ARRAY):
+        return f"{_COPY_TYPES[type(column.type.item_type)]}[]"
+    return _COPY_TYPES[type(column.type)]
+
+
+def _change(column: Column[Any]) -> Callable[[Any], Any] | None:
+    """What a field's value goes through on its way into ``column``; None: it goes as it is."""
+    if isinstance(column.type, TIMESTAMP):
+        return _from_ms if column.info["field"].endswith("_ms") else _from_us
+    if isinstance(column.type, JSONB):
+        return to_jsonb
+    if isinstance(column.type, ARRAY):
+        return list
+    return None

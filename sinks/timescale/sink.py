@@ -1,0 +1,247 @@
+"""The sink: a consumer of every result topic that writes rows and offsets together.
+
+The consumer group shares out partitions and nothing else: where to go on is read from the database, and `writer`
+holds off a process that has lost a partition without knowing it. The group's own offsets are for lag monitors.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import psycopg
+import sqlalchemy.exc
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.codec import RegistryUnavailable, Unreadable
+from schemas.records import DeadLetter, Reason, Record
+from schemas.states import State
+from schemas.topics import TOPICS, physical
+from sinks.timescale.errors import PositionLost, TopicsMissing
+from sinks.timescale.migrations import migrate
+from sinks.timescale.rows import refused
+from sinks.timescale.settings import SinkSettings
+from sinks.timescale.tables import RESULTS, Result, run_of
+from sinks.timescale.writer import DEAD_LETTERS, Partition, Taken, Writer, Written
+
+logger = logging.getLogger(__name__)
+
+Decode = Callable[[str, bytes], Record | State | Unreadable]
+"""`schemas.codec.Codec.decode`: the record in a value of a topic (logical name). Raises `RegistryUnavailable`."""
+
+SINK_TOPICS = tuple(dict.fromkeys(result.topic for result in RESULTS))
+"""The topics that the sink reads, by their logical names."""
+
+_AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, RegistryUnavailable)
+_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_FIRST_PAUSE_MS = 100
+_POLL_S = 0.05
+_POLL_RECORDS = 2_000
+
+
+@dataclass
+class Progress:
+    """What this process has done since it started: rows by table, and records that made none.
+
+    ``waiting_for`` tells in words what is away while the sink waits; None: nothing is.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    records: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    refused: int = 0
+    waiting_for: str | None = None
+
+    def add(self, written: Written) -> None:
+        """Count a transaction."""
+        self.rows.update(written.rows)
+        self.records += written.records
+        self.repeats += written.repeats
+        self.conflicts += written.conflicts
+        self.refused += written.refused
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class TimescaleSink:
+    """Copies the result topics of one namespace into TimescaleDB; `run` it in as many processes as there is work for.
+
+    ``topics`` are logical names out of `SINK_TOPICS`, all by default.
+    """
+
+    def __init__(
+        self,
+        settings: SinkSettings,
+        kafka_bootstrap: str,
+        database_url: str,
+        namespace: str,
+        decode: Decode,
+        topics: Iterable[str] = SINK_TOPICS,
+    ) -> None:
+        self._settings = settings
+        self._bootstrap = kafka_bootstrap
+        self._database_url = database_url
+        self._run = run_of(namespace)
+        self._group = physical(namespace, "sinks.timescale")
+        self._decode = decode
+        self._logical = {physical(namespace, topic): topic for topic in topics}
+        self._physical = {topic: name for name, topic in self._logical.items()}
+        self._results: dict[str, dict[type[Record], Result]] = defaultdict(dict)
+        for result in RESULTS:
+            self._results[result.topic][result.record] = result
+        self._writer = Writer(database_url, self._run)
+        self._progress = Progress()
+        self._on_progress: OnProgress | None = None
+
+        self._assigned: list[TopicPartition] = []
+        self._placed = True
+        self._rebalances = 0  # what was read before a rebalance is dropped after it: it is read again from the database
+        self._slipped: list[Message] = []
+        self._batch: dict[Partition, list[Taken]] = {}
+        self._batch_rows = 0
+        self._batch_bytes = 0
+        self._batch_since = 0.0
+
+    def run(self, stop: threading.Event, on_progress: OnProgress | None = None) -> None:
+        """Copy until ``stop`` is set; what has been read by then is written. Brings the database's schema up first.
+
+        ``on_progress`` is called in this thread after each transaction and when a wait begins or ends. An outage of
+        Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `PositionLost` or
+        `RunRemoved`.
+        """
+        self._on_progress = on_progress
+        consumer = self._consumer()
+        try:
+            if not self._patiently(consumer, stop, lambda: migrate(self._database_url)):
+                return
+            consumer.subscribe(list(self._logical), on_assign=self._on_assign, on_revoke=self._on_revoke)
+            while not stop.is_set():
+                if not self._placed:
+                    self._place(consumer, stop)
+                self._read(consumer, stop)
+                if self._batch_is_due():
+                    self._write(consumer, stop)
+            if self._batch:
+                self._write(consumer, stop)
+        finally:
+            consumer.close()
+            self._writer.close()
+
+    def lag(self) -> int:
+        """Records of all partitions that are not in the database yet, whichever process they are for.
+
+        Raises `psycopg.OperationalError` or `KafkaException` where a service is away.
+        """
+        admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        wanted = {
+            TopicPartition(name, partition): OffsetSpec.latest()
+            for name, topic in self._logical.items()
+            for partition in range(TOPICS[topic].partitions)
+        }
+        ends = {
+            Partition(self._logical[place.topic], place.partition): future.result().offset
+            for place, future in admin.list_offsets(wanted, request_timeout=10).items()
+        }
+        with connect(self._database_url) as connection:
+            held = next_offsets(connection, self._run)
+        return sum(end - held.get(partition, 0) for partition, end in ends.items())
+
+    def _consumer(self) -> Consumer:
+        static = {"group.instance.id": self._settings.instance} if self._settings.instance else {}
+        return Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": self._group,
+                "session.timeout.ms": self._settings.session_timeout_ms,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "fetch.queue.backoff.ms": 5,
+                "error_cb": self._on_kafka_error,
+                **static,
+            },
+            logger=logger,
+        )
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take note of the partitions; they are assigned with their offsets once the database has told them."""
+        self._forget()
+        self._assigned = partitions
+        self._placed = False
+        consumer.assign([])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._forget()
+        self._assigned = []
+        self._placed = True
+
+    def _forget(self) -> None:
+        """Drop what was read and is not written: whoever gets the partitions reads it again."""
+        self._rebalances += 1
+        self._slipped = []
+        self._clear_batch()
+
+    def _place(self, consumer: Consumer, stop: threading.Event) -> None:
+        """Start the assigned partitions where the database says."""
+        positions: dict[Partition, int] = {}
+
+        def ask() -> None:
+            positions.update(self._writer.positions(self._partition(one) for one in self._assigned))
+
+        if not self._patiently(consumer, stop, ask):
+            return
+        placed = [
+            TopicPartition(one.topic, one.partition, positions[self._partition(one)] or OFFSET_BEGINNING)
+            for one in self._assigned
+        ]
+        consumer.assign(placed)
+        consumer.resume(placed)
+        self._placed = True
+
+    def _partition(self, place: TopicPartition) -> Partition:
+        return Partition(self._logical[place.topic], place.partition)
+
+    def _read(self, consumer: Consumer, stop: threading.Event) -> None:
+        """Read what Kafka has into the batch."""
+        rebalances = self._rebalances
+        messages = consumer.consume(num_messages=_POLL_RECORDS, timeout=min(_POLL_S, self._settings.batch_ms / 1000))
+        if self._rebalances != rebalances:
+            return
+        messages = self._slipped + messages
+        self._slipped = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._check(error)
+            elif (taken := self._taken(consumer, stop, message)) is not None:
+                self._add(message, taken)
+            else:
+                return
+
+    def _taken(self, consumer: Consumer, stop: threading.Event, message: Message) -> Taken | None:
+        """A message as a row; None where a wait for the registry was cut short and nothing read so far counts."""
+        topic, value = self._logical[message.topic()], message.value()
+        decoded: list[Record | State | Unreadable] = []
+
+        def decode() -> None:
+            decoded.append(self._decode(topic, value))
+
+        if value is None:
+            decoded.append(Unreadable(Reason.UNREADABLE, "a record without a value"))
+        elif not self._patiently(consumer, stop, decode):
+            return None
+        record = decoded[0]
+        taken = Taken(message.offset(), message.timestamp()[1], message.key(), value)
+        if isinstance(record, Unreadable):
+            letter = taken.letter(Partition(topic, message.partition()), record.reason, record.error)
+            return taken._replace(result=DEAD_LETTERS, row=self._writer.row(DEAD_LETTERS, letter))
+        result = self._results[topic].get(type(record))
+        return taken if result is None else taken._replace(result=result, row=self._writer.row(result, record))
+

@@ -1,0 +1,259 @@
+"""Rows and offsets into the database, in one transaction.
+
+The offsets of a batch's partitions are locked first, and records below them are skipped: a process that lost its
+partitions and does not know it yet (a zombie) waits for the new owner's transaction, then finds nothing left to do.
+So whatever is killed, and whenever, each record is taken once.
+
+Rows go by binary COPY into a temporary table, from there into the hypertable, ``on conflict do nothing``. A copy of
+an identity already held is a repeat and is dropped; one that differs from the row held is written to
+``sink_conflicts`` besides. What the database refuses (a time outside its calendar, a character NUL in a text)
+becomes a dead letter, and costs its neighbours nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import psycopg
+
+from schemas.records import DeadLetter, Reason
+from sinks.timescale.errors import RunRemoved
+from sinks.timescale.rows import Row, RowMaker, refused, without_nul
+from sinks.timescale.settings import libpq_url
+from sinks.timescale.staging import Staging
+from sinks.timescale.tables import RESULTS, Result
+
+logger = logging.getLogger(__name__)
+
+DEAD_LETTERS = next(result for result in RESULTS if result.record is DeadLetter)
+_REFUSALS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # an identity too long for an index
+    OverflowError,
+    struct.error,
+)
+
+
+class Partition(NamedTuple):
+    """A partition; ``topic`` is the logical name."""
+
+    topic: str
+    partition: int
+
+
+class Taken(NamedTuple):
+    """One record of a partition. Without a result it is none of the sink's, and only moves the offset on."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    result: Result | None = None
+    row: Row = ()
+
+
+Batch = Mapping[Partition, Sequence[Taken]]
+"""By partition, in order of offset, without a gap between what was read before and the first."""
+
+
+@dataclass
+class Written:
+    """What a transaction did; ``rows`` by table."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    repeats: int = 0
+    conflicts: int = 0
+    refused: int = 0
+
+
+class Writer:
+    """One connection to the database, opened when it is needed.
+
+    Every method raises `psycopg.OperationalError` where the database is away; the next call connects anew.
+    """
+
+    def __init__(self, database_url: str, run: str) -> None:
+        self._url = libpq_url(database_url)
+        self._run = run
+        self._makers = {result: RowMaker(result, run) for result in RESULTS}
+        self._staging = {result: Staging(result) for result in RESULTS}
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def row(self, result: Result, record: Any) -> Row:
+        """The row of a record in its table."""
+        if isinstance(record, DeadLetter):
+            record = without_nul(record)
+        return self._makers[result](record)
+
+    def positions(self, places: Iterable[Partition]) -> dict[Partition, int]:
+        """Where to go on in each partition: the offset after the last that was written, 0 at first."""
+        wanted = sorted(set(places))
+        topics, partitions = [place.topic for place in wanted], [place.partition for place in wanted]
+        with self._transaction() as connection:
+            connection.execute(
+                "insert into sink_offsets (run, topic, partition, next_offset)"
+                " select %s, topic, partition, 0 from unnest(%s::text[], %s::int[]) as p (topic, partition)"
+                " on conflict do nothing",
+                (self._run, topics, partitions),
+            )
+            held = connection.execute(
+                "select topic, partition, next_offset from sink_offsets where run = %s", (self._run,)
+            )
+            found = {Partition(topic, partition): offset for topic, partition, offset in held}
+        return {place: found[place] for place in wanted}
+
+    def write(self, batch: Batch) -> Written:
+        """Write a batch in one transaction.
+
+        May be called again with the same batch after an error, whether or not the first call was committed. Raises
+        `RunRemoved` where the run's offsets are gone.
+        """
+        written = Written()
+        with self._transaction() as connection:
+            floors = self._lock(connection, batch)
+            pending: dict[Result, list[tuple[Partition, Taken]]] = defaultdict(list)
+            for place, items in batch.items():
+                for item in items:
+                    if item.result is not None and item.offset >= floors[place]:
+                        pending[item.result].append((place, item))
+            letters: list[tuple[Partition, Taken]] = []
+            for result, rows in pending.items():
+                self._insert(connection, result, rows, written, letters)
+            if letters:
+                written.refused = len(letters)
+                self._insert(connection, DEAD_LETTERS, letters, written, None, len(pending[DEAD_LETTERS]))
+            self._advance(connection, batch)
+        if written.conflicts:
+            logger.error("%d records differ from those held under their identity: sink_conflicts", written.conflicts)
+        return written
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """A transaction; after an error the connection is closed, and the next one starts on a new connection."""
+        try:
+            connection = self._connect()
+            with connection.transaction():
+                yield connection
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        """The connection, opened if need be, with a staging table for each result."""
+        if self._connection is None:
+            connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=5,
+                application_name="headrace sink",
+                keepalives_idle=5,
+                keepalives_interval=5,
+                keepalives_count=3,
+                tcp_user_timeout=20_000,
+            )
+            # A staging table has no statistics. Each join here is a batch against an index, whatever the planner thinks.
+            connection.execute("set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off")
+            for staging in self._staging.values():
+                connection.execute(staging.create)
+            self._connection = connection
+        return self._connection
+
+    def _lock(self, connection: psycopg.Connection[Any], batch: Batch) -> dict[Partition, int]:
+        held = connection.execute(
+            "select topic, partition, next_offset from sink_offsets"
+            " where run = %s and (topic, partition) in (select * from unnest(%s::text[], %s::int[]))"
+            " order by topic, partition for update",
+            (self._run, [place.topic for place in batch], [place.partition for place in batch]),
+        )
+        floors = {Partition(topic, partition): offset for topic, partition, offset in held}
+        if floors.keys() != batch.keys():
+            raise RunRemoved(self._run)
+        return floors
+
+    def _advance(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+        connection.execute(
+            "update sink_offsets held set next_offset = taken.next_offset"
+            " from unnest(%s::text[], %s::int[], %s::bigint[]) as taken (topic, partition, next_offset)"
+            " where held.run = %s and held.topic = taken.topic and held.partition = taken.partition"
+            " and held.next_offset < taken.next_offset",
+            (
+                [place.topic for place in batch],
+                [place.partition for place in batch],
+                [items[-1].offset + 1 for items in batch.values()],
+                self._run,
+            ),
+        )
+
+    def _insert(
+        self,
+        connection: psycopg.Connection[Any],
+        result: Result,
+        rows: list[tuple[Partition, Taken]],
+        written: Written,
+        letters: list[tuple[Partition, Taken]] | None,
+        first: int = 0,
+    ) -> None:
+        """Insert rows of one table, numbered from ``first``.
+
+        Those that the database refuses are found by halving and go to ``letters``; None: none may be refused.
+        """
+        try:
+            with connection.transaction():
+                inserted, conflicts = self._merge(connection, result, [item.row for _, item in rows], first)
+        except _REFUSALS as error:
+            if letters is None:
+                raise
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._insert(connection, result, rows[:middle], written, letters, first)
+                self._insert(connection, result, rows[middle:], written, letters, first + middle)
+            else:
+                letters.append(self._refuse(*rows[0], error))
+            return
+        written.rows[result.table.name] = written.rows.get(result.table.name, 0) + inserted
+        written.repeats += len(rows) - inserted
+        written.conflicts += conflicts
+
+    def _merge(
+        self, connection: psycopg.Connection[Any], result: Result, rows: list[Row], first: int
+    ) -> tuple[int, int]:
+        """Returns how many rows were inserted, and how many repeats differ from the row held."""
+        staging = self._staging[result]
+        part = {"first": first, "end": first + len(rows)}
+        with connection.cursor() as cursor:
+            with cursor.copy(staging.copy) as copy:
+                copy.set_types(("int8", *self._makers[result].copy_types))
+                for number, row in enumerate(rows, start=first):
+                    copy.write_row((number, *row))
+            cursor.execute(staging.insert, part)
+            inserted = cursor.rowcount
+            if inserted == len(rows):
+                return inserted, 0
+            cursor.execute(staging.report, part)
+            return inserted, cursor.rowcount
+
+    def _refuse(self, place: Partition, item: Taken, error: Exception) -> tuple[Partition, Taken]:
+        letter = refused(
+            topic=place.topic,
+            partition=place.partition,
+            offset=item.offset,
+            timestamp_ms=item.timestamp_ms,
+            key=item.key,
+            value=item.value,
+            reason=Reason.BAD_ROW,
+            error=f"the database refuses it: {error}",
+        )
+        return place, item._replace(result=DEAD_LETTERS, row=self.row(DEAD_LETTERS, letter))

@@ -1,0 +1,1 @@
+"""The dataflow: pure stages, the agents that chain them, and the runtime that drives them."""

@@ -1,0 +1,5 @@
+"""The barrier on event time: where the bars of a universe, from many partitions, become one snapshot."""
+
+from streams.barrier.barrier import Closed, step
+
+__all__ = ["Closed", "step"]

@@ -1,0 +1,1 @@
+"""How a universe's returns move together: the covariance models and what is published of them."""

@@ -1,0 +1,180 @@
+"""Kafka as a `Port`: librdkafka producers for outputs and transactions, and a reader of changelogs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import confluent_kafka as ck
+
+from schemas.topics import DEAD_LETTER_BYTES, physical
+from streams.errors import DeliveryFailed, Fenced, RuntimeFault
+from streams.runtime.ownership import OnDelivery, Outcome
+
+FENCE_TIMEOUT_S = 30.0
+COMMIT_TIMEOUT_S = 25.0
+RESTORE_TIMEOUT_S = 120.0
+
+_FENCED = {
+    ck.KafkaError._FENCED,
+    ck.KafkaError.PRODUCER_FENCED,
+    ck.KafkaError.INVALID_PRODUCER_EPOCH,
+    ck.KafkaError.INVALID_PRODUCER_ID_MAPPING,
+}
+
+
+def output_settings(bootstrap: str, linger_ms: float = 1) -> dict[str, Any]:
+    """librdkafka settings of a producer that never loses, reorders or misplaces a record.
+
+    ``message.timeout.ms=0``: with a limit, a record may expire in the queue during a pause, unseen.
+    """
+    return {
+        "bootstrap.servers": bootstrap,
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": linger_ms,
+        "partitioner": "murmur2_random",
+        "compression.type": "lz4",
+        "message.timeout.ms": 0,
+        "message.max.bytes": DEAD_LETTER_BYTES,
+        "queue.buffering.max.messages": 1_000_000,
+        "socket.nagle.disable": True,
+    }
+
+
+class KafkaPort:
+    """One worker's way to the broker. ``send`` and ``poll`` belong to one thread; the rest may block in others."""
+
+    def __init__(self, bootstrap: str, namespace: str) -> None:
+        self._bootstrap = bootstrap
+        self._namespace = namespace
+        self._outputs = ck.Producer(output_settings(bootstrap))
+        self._fences: dict[tuple[str, int], ck.Producer] = {}
+        self._names: dict[str, str] = {}
+
+    # ---- outputs
+
+    def send(
+        self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, done: OnDelivery
+    ) -> None:
+        """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure."""
+        name = self._names.get(topic)
+        if name is None:
+            name = self._names[topic] = physical(self._namespace, topic)
+
+        def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
+            done(None if error is None else DeliveryFailed(f"{name}[{partition}]: {error.str()}"))
+
+        while True:
+            try:
+                self._outputs.produce(
+                    name, value, key, partition=partition, timestamp=timestamp_ms, on_delivery=delivered
+                )
+                return
+            except BufferError:
+                self._outputs.poll(0.05)
+
+    def poll(self) -> None:
+        """Call the ``done`` of outputs whose fate is known, here and now."""
+        self._outputs.poll(0)
+
+    # ---- state and position
+
+    def fence(self, agent: str, partition: int) -> None:
+        """``init_transactions`` aborts what the last owner left open and shuts it out for ever."""
+        producer = ck.Producer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "transactional.id": f"{self._namespace or 'live'}.headrace-{agent}-{partition}",
+                "transaction.timeout.ms": 10_000,
+                "delivery.timeout.ms": 8_000,
+                "linger.ms": 5,
+                "retry.backoff.ms": 20,
+                "compression.type": "lz4",
+                "message.max.bytes": DEAD_LETTER_BYTES,
+                "queue.buffering.max.messages": 1_000_000,
+            }
+        )
+        producer.init_transactions(FENCE_TIMEOUT_S)
+        self._fences[agent, partition] = producer
+
+    def restore(self, agent: str, partition: int) -> Mapping[bytes, bytes]:
+        """Read the changelog, committed records only, to the end as it stood after the fence.
+
+        The end of a read_committed reader is the last stable offset; only an EOF at or past the high watermark that
+        was seen after the fence is the end of everything the last owner committed.
+        """
+        place = ck.TopicPartition(physical(self._namespace, f"{agent}.changelog"), partition)
+        reader = ck.Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": f"{self._namespace or 'live'}.headrace-{agent}-restore",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        items: dict[bytes, bytes] = {}
+        try:
+            low, high = _watermarks(self._bootstrap, place)
+            place.offset = low
+            reader.assign([place])
+            position, deadline = low, time.monotonic() + RESTORE_TIMEOUT_S
+            while position < high:
+                if time.monotonic() > deadline:
+                    raise RuntimeFault(f"{place.topic}[{partition}]: restore stuck at {position} of {high}")
+                for message in reader.consume(5_000, 0.2):
+                    error = message.error()
+                    if error is None:
+                        items[message.key()] = message.value()
+                    elif error.code() == ck.KafkaError._PARTITION_EOF:
+                        position = message.offset()
+                    else:
+                        raise ck.KafkaException(error)
+        finally:
+            reader.close()
+        return {key: value for key, value in items.items() if value is not None}
+
+    def commit(self, agent: str, partition: int, changes: Mapping[bytes, bytes]) -> Outcome:
+        """One transaction with every change; asks again while its fate is unknown."""
+        producer = self._fences[agent, partition]
+        topic = physical(self._namespace, f"{agent}.changelog")
+        try:
+            producer.begin_transaction()
+            for key, value in changes.items():
+                producer.produce(topic, value, key, partition=partition)
+            deadline = time.monotonic() + COMMIT_TIMEOUT_S
+            while True:
+                try:
+                    producer.commit_transaction(5)
+                    return Outcome.COMMITTED
+                except ck.KafkaException as error:
+                    if not error.args[0].retriable() or time.monotonic() > deadline:
+                        raise
+        except ck.KafkaException as error:
+            cause = error.args[0]
+            if cause.txn_requires_abort():
+                producer.abort_transaction(20)
+                return Outcome.ABORTED
+            kind = Fenced if cause.code() in _FENCED else DeliveryFailed
+            raise kind(f"commit of {agent}[{partition}]: {cause.name()}: {cause.str()}") from error
+
+    def release(self, agent: str, partition: int) -> None:
+        """Forget a partition that was given up; its next owner fences it."""
+        self._fences.pop((agent, partition), None)
+
+
+def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:
+    """Low and high watermark; a read_uncommitted reader, since a read_committed one is told the stable offset."""
+    reader = ck.Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "headrace-watermarks", "isolation.level": "read_uncommitted"}
+    )
+    try:
+        low, high = reader.get_watermark_offsets(place, timeout=20)
+    finally:
+        reader.close()
+    return low, high

@@ -1,0 +1,284 @@
+"""A Faust transport whose messages are runs and whose commit moves state and position together.
+
+Faust keeps group membership, assignment, agents and streams. Replaced is what costs time for every record or is
+wrong for runs (each with its place in faust-streaming 0.15.3 and aiokafka 0.14):
+
+* fetching: a run per fetched stretch instead of an object per record (`RunRecords`; aiokafka consumer/fetcher.py)
+* draining: no task pair per message (`Consumer._drain_messages`; transport/consumer.py)
+* acknowledging: Faust's ledger of acked offsets is kept empty; the position lives in `Ownership`
+* seeking: to the position that was committed with the state, not to the group's offset (`Consumer.perform_seek`)
+* committing: one transaction per partition (`Consumer.force_commit`); the group's offsets follow for lag monitors
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import aiokafka.consumer.fetcher as aiokafka_fetcher
+from aiokafka.errors import CorruptRecordException, KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.runtime.ownership import Cut, Outcome, Ownership
+from streams.runtime.runs import Run
+from streams.runtime.worker_state import WorkerState
+
+log = logging.getLogger("headrace.transport")
+
+_StockRecords = aiokafka_fetcher.PartitionRecords
+ACK_POLL_S = 0.001
+DELIVERY_POLL_S = 0.005
+GROUP_OFFSETS_EVERY_S = 1.0
+
+
+class RunRecords(_StockRecords):  # type: ignore[misc]
+    """Unpacks a fetched response into runs."""
+
+    max_run_records = 20_000
+
+    def _unpack_records(self) -> Iterator[Run]:
+        records = self._records
+        run = Run(self.next_fetch_offset)
+        while records.has_next():
+            batch = records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not batch.is_control_batch:
+                first = self.next_fetch_offset
+                for record in batch:
+                    if record.offset < first:
+                        continue  # a fetch may begin in the middle of a batch
+                    if len(run) >= self.max_run_records:
+                        self.next_fetch_offset = run.next_offset
+                        yield run
+                        run = Run(run.next_offset)
+                    run.append(
+                        record.offset, record.timestamp, record.key, record.value, tuple(record.headers or ())
+                    )
+            run.next_offset = self.next_fetch_offset = batch.next_offset
+        if run.next_offset > run.begin:
+            yield run
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """aiokafka's consumer with a short fetch wait and runs for records."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        config = cast(Consumer, self.consumer).worker.config
+        RunRecords.max_run_records = config.max_run_records
+        aiokafka_fetcher.PartitionRecords = RunRecords
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = config.fetch_max_wait_ms  # the driver hard-codes 1500
+        consumer._fetch_min_bytes = config.fetch_min_bytes
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """The group's offsets serve lag monitors only: a failure is no reason to stop."""
+        assigned = self.assignment()
+        wanted = {
+            driver.ensure_aiokafka_TP(tp): driver.OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            if wanted:
+                await self._ensure_consumer().commit(wanted)
+        except KafkaError as error:
+            log.debug("group offsets not written: %r", error)
+            return False
+        return True
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust judges by acked offsets, which are not kept here."""
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Owns partitions through `Ownership` and commits them in transactions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.worker: WorkerState = self.app.worker_state
+        self._owning = asyncio.Lock()
+        self._committing = asyncio.Lock()
+        self._group_offsets: dict[TP, int] = {}
+        self._group_offsets_at = 0.0
+        self._delivery_poll: asyncio.Task[None] | None = None
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._delivery_poll = asyncio.create_task(self._poll_deliveries())
+
+    async def _poll_deliveries(self) -> None:
+        """Deliveries are counted on the loop's thread, so that an epoch needs no lock."""
+        while True:
+            self.worker.port.poll()
+            await asyncio.sleep(DELIVERY_POLL_S)
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._delivery_poll is not None:
+            self._delivery_poll.cancel()
+
+    # ---- fetching and draining
+
+    def _to_message(self, tp: TP, record: Run) -> ConsumerMessage:
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.next_offset - 1,
+            (record.timestamps_ms[-1] if record.timestamps_ms else 0) / 1e3,
+            0,
+            None,
+            None,
+            record,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        app, callback = self.app, self.callback
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                records, active = await self._wait_next_records(1.0)
+                generation = app.consumer_generation_id
+                if not records or self.should_stop:
+                    await asyncio.sleep(0)
+                    continue
+                if not self.flow_active:
+                    await self.perform_seek()
+                    continue
+                wanted = {
+                    tp: runs
+                    for tp, runs in records.items()
+                    if active is None or tp in active or tp in self._buffered_partitions
+                }
+                for tp, run in by_event_time(wanted):
+                    if not self.flow_active or app.consumer_generation_id != generation:
+                        break  # the seek at the end of the rebalance fetches the rest again
+                    await callback(self._to_message(tp, run))
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if not app.should_stop:
+                raise
+        except self.consumer_stopped_errors:
+            if not app.should_stop:
+                raise
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Gaps between offsets need no ledger: a run knows what it covers."""
+
+    # ---- owning
+
+    async def perform_seek(self) -> None:
+        """Open what is newly assigned and seek every partition to its own position.
+
+        Called by the fetcher and at the end of a rebalance, at times by both: one at a time, or a process would
+        fence itself.
+        """
+        async with self._owning:
+            worker, generation = self.worker, self.app.consumer_generation_id
+            wanted = {tp for tp in self.assignment() if tp.topic == worker.source}
+            self._give_up(lambda partition: TP(worker.source, partition) not in wanted)
+            opening = [worker.new_ownership(tp.partition) for tp in wanted if tp.partition not in worker.owned]
+            try:
+                await asyncio.gather(*[asyncio.to_thread(owner.open) for owner in opening])
+            except Exception as error:
+                worker.fatal("cannot take over a partition", error)
+            if generation != self.app.consumer_generation_id:
+                return  # rebalanced meanwhile: the seek of that rebalance opens again, which fences these
+            for owner in opening:
+                worker.owned[owner.where.partition] = owner
+            for tp in wanted:
+                await self.seek(tp, worker.owned[tp.partition].next_offset)
+            worker.ready(sorted(tp.partition for tp in wanted))
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stops the flow, then commits: runs are applied synchronously, so nothing is half done."""
+        await super().on_partitions_revoked(revoked)
+        await self.force_commit()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """What is not ours any more is given up before anything else can be applied to it."""
+        self._give_up(lambda partition: TP(self.worker.source, partition) not in assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def _give_up(self, foreign: Any) -> None:
+        for partition in [p for p in self.worker.owned if foreign(p)]:
+            self.worker.owned.pop(partition).close()
+            self.worker.port.release(self.worker.agent.name, partition)
+
+    # ---- committing
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Cut every partition, wait for the outputs up to the cuts, commit each in its transaction."""
+        async with self._committing:
+            self._acked.clear()
+            self._acked_index.clear()
+            self._n_acked = 0
+            try:
+                cuts = [(owner, cut) for owner in self.worker.owned.values() if (cut := owner.cut()) is not None]
+                for _, cut in cuts:
+                    while not Ownership.acknowledged(cut):
+                        self.worker.port.poll()
+                        await asyncio.sleep(ACK_POLL_S)
+                outcomes = await asyncio.gather(*[asyncio.to_thread(owner.commit, cut) for owner, cut in cuts])
+            except Exception as error:
+                self.worker.fatal("commit failed", error)
+            self._settle(cuts, outcomes)
+            await self._write_group_offsets()
+            return bool(cuts)
+
+    def _settle(self, cuts: list[tuple[Ownership, Cut]], outcomes: list[Outcome]) -> None:
+        for (owner, cut), outcome in zip(cuts, outcomes, strict=True):
+            owner.settle(cut, outcome)
+            if outcome is Outcome.COMMITTED:
+                self._group_offsets[TP(owner.where.topic, owner.where.partition)] = cut.next_offset
+            else:
+                log.warning("transaction of %s aborted; its changes go with the next", owner.where)
+
+    async def _write_group_offsets(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._group_offsets and (now - self._group_offsets_at > GROUP_OFFSETS_EVERY_S or self.should_stop):
+            offsets, self._group_offsets = self._group_offsets, {}
+            self._group_offsets_at = now
+            await self._commit(offsets)
+
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's livelock detector reads its own ledger, which is kept empty here."""
+
+
+def by_event_time(records: Mapping[TP, Iterable[Run]]) -> Iterator[tuple[TP, Run]]:
+    """Runs of all partitions, the one with the lowest event time first; a partition's own order is kept.
+
+    Keeps the bars that wait at the universes' barrier few. Never waits for a partition that has nothing.
+    """
+    heap: list[tuple[int, int, TP, Run, Iterator[Run]]] = []
+
+    def push(order: int, tp: TP, rest: Iterator[Run]) -> None:
+        run = next(rest, None)
+        if run is not None:
+            heapq.heappush(heap, (run.timestamps_ms[0] if run.timestamps_ms else 0, order, tp, run, rest))
+
+    for order, (tp, runs) in enumerate(records.items()):
+        push(order, tp, iter(runs))
+    while heap:
+        _, order, tp, run, rest = heapq.heappop(heap)
+        yield tp, run
+        push(order, tp, rest)
+
+
+class Transport(driver.Transport):  # type: ignore[misc]
+    """What `headrace` as a broker URL's scheme stands for."""
+
+    Consumer = Consumer
+
