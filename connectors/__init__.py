@@ -1,1 +1,1 @@
-"""What brings the market in: every connector is a pure, restartable sequence of messages; `sender` sends them."""
+"""What brings the market in: each connector is a pure, restartable sequence of messages."""

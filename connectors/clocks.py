@@ -1,7 +1,7 @@
 """Clocks between ticks: "nothing before this is still coming".
 
-A clock of time t stands before the first tick at or after t (plus the lateness that the source is granted), at
-each boundary of the step that has one; paced sources ask for the boundaries without ticks too.
+A clock of time t stands before the first tick at or after t (plus the lateness that the source is granted),
+at each boundary of the step that has one; paced sources ask for the boundaries without ticks too.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def interleave(
 
     ``after`` is the clock in force before the first row, where a run is resumed.
 
-    A single row with a time far in the future must not make its neighbours late: where the time jumps by more than
-    ``max_ahead_us``, the next rows decide. If most of them lie before the jump, the clock stands still and the
-    pipeline refuses the row as too far ahead.
+    A single row with a time far in the future must not make its neighbours late: where the time jumps by more
+    than ``max_ahead_us``, the next rows decide. If most of them lie before the jump, the clock stands still
+    and the pipeline refuses the row as too far ahead.
     """
     step, lateness, ahead_limit = settings.step_us, settings.lateness_us, settings.max_ahead_us
     clock = after

@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class BadRow(NamedTuple):
-    """A row that could not be read. ``session`` is the hash of the file's content, ``text`` the row as it was."""
+    """A row that could not be read, as it was; ``session`` is the hash of the file's content."""
 
     file: str
     session: str
@@ -57,8 +57,8 @@ class BadRow(NamedTuple):
 class Position(NamedTuple):
     """Where a connector stood: everything up to here is acknowledged.
 
-    ``sequence`` is a tick's (for a file, the line), ``clock_us`` the clock in force there, ``finished`` that the
-    closing clock was sent too.
+    ``sequence`` is a tick's (for a file, the line), ``clock_us`` the clock in force there, ``finished`` that
+    the closing clock was sent too.
     """
 
     sequence: int = 0

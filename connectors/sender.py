@@ -50,13 +50,13 @@ _PRODUCER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast to go: ``speed`` × real time by the event times, at most ``rate`` ticks a second. None: no limit."""
+    """How fast to go: ``speed`` × real time by the event times, at most ``rate`` ticks a second, on average."""
 
     speed: float | None = None
     rate: float | None = None
 
     def start(self, first_us: int, now_s: float) -> Callable[[int, int], float]:
-        """A function of (event time in µs, ticks sent before): the moment, on the clock of ``now_s``, to send at."""
+        """A function of (event time in µs, ticks sent before): the moment, by the clock of ``now_s``."""
         per_us = 1e-6 / self.speed if self.speed else 0.0
         per_tick = 1.0 / self.rate if self.rate else 0.0
         return lambda time_us, ticks: now_s + max((time_us - first_us) * per_us, ticks * per_tick)
@@ -75,7 +75,7 @@ class _Stopped(Exception):
 
 @dataclass
 class Counts:
-    """What was sent. ``late`` ticks lay behind the clock; ``time_us`` is the latest event time of a tick or clock."""
+    """What was sent. ``late`` ticks lay behind the clock; ``time_us`` is the latest clock."""
 
     ticks: int = 0
     clocks: int = 0
@@ -86,7 +86,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Progress:
-    """A report: what was sent, the position up to which everything is acknowledged, and what is on its way."""
+    """What was sent, the position up to which all is acknowledged, and how many records are on their way."""
 
     counts: Counts
     acknowledged: Position
@@ -143,10 +143,10 @@ class Sender:
     ) -> Counts:
         """Send ``messages`` until they end or ``stop`` is set, and wait until all of them are acknowledged.
 
-        ``start`` is the position behind which the messages begin. ``report`` is called about once a second and at
-        the end. While Kafka is away the run waits for it; only once ``stop`` is set it waits no longer than ten
-        seconds, and what is not acknowledged then is sent again by the next run. Raises `DeliveryFailed` where Kafka
-        refuses a record for good.
+        ``start`` is the position behind which the messages begin. ``report`` is called about once a second
+        and at the end. While Kafka is away the run waits for it; only once ``stop`` is set it waits no longer
+        than ten seconds, and what is not acknowledged then is sent again by the next run. Raises
+        `DeliveryFailed` where Kafka refuses a record for good.
         """
         stop = stop or threading.Event()
         self._report, self._next_report = report, time.monotonic() + _REPORT_EVERY_S
@@ -263,11 +263,8 @@ def _log_error(error: KafkaError) -> None:
 def _topic(servers: Mapping[str, Any], name: str) -> tuple[str, int]:
     """The broker's id of a topic, and its number of partitions."""
     try:
-        found = (
-            AdminClient(dict(servers))
-            .describe_topics(TopicCollection([name]), request_timeout=30)[name]
-            .result()
-        )
+        admin = AdminClient(dict(servers))  # held until the answer is there: it ends with its last reference
+        found = admin.describe_topics(TopicCollection([name]), request_timeout=30)[name].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(f"there is no topic {name}: run `headrace topics create` first") from error

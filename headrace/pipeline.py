@@ -49,7 +49,11 @@ class MarketPart(_Part):
     bars: tuple[BarSize, ...] = ("1s", "1m", "5m")
     lateness_ms: int = Field(0, ge=0, description="a window stays open this long past its end")
     max_ahead_s: int = Field(60, gt=0, description="a tick further past its source's clock is bad input")
-    sources: tuple[SourcePart, ...] = (SourcePart(name="simulator"), SourcePart(name="files"))
+    sources: tuple[SourcePart, ...] = Field(
+        (SourcePart(name="simulator"),),
+        min_length=1,
+        description="only feeds that run: a window waits for the clock of every one of them",
+    )
     regimes: RegimesPart = RegimesPart()
 
 

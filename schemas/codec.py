@@ -166,7 +166,7 @@ class Codec:
         self._fetch = fetch
         self._own = dict(ids)
         self._frames = {name: _FRAME.pack(0, number) for name, number in ids.items()}
-        self._writers: dict[int, Schema | UnknownSchema] = {}
+        self._writers: dict[int, Schema | Unreadable] = {}
 
     def encode(self, topic: str, record: msgspec.Struct) -> bytes:
         """The framed value of ``record`` in ``topic``."""
@@ -182,14 +182,14 @@ class Codec:
         number = int.from_bytes(value[1:5], "big")
         reader = _parsed_topic(topic)
         writer = reader if self._own.get(topic) == number else self._writer(number)
-        if isinstance(writer, UnknownSchema):
-            return Unreadable(Reason.UNKNOWN_SCHEMA, str(writer))
+        if isinstance(writer, Unreadable):
+            return writer
         body = io.BytesIO(value)
         body.seek(_FRAME.size)
         try:
             datum = _read(body, writer, reader)
         except fastavro.read.SchemaResolutionError as error:
-            return Unreadable(Reason.WRONG_SCHEMA, f"schema {number} cannot be read as {topic}: {error}")
+            return Unreadable(Reason.WRONG_SCHEMA, f"schema {number} cannot be read as {topic}: {error!s:.200}")
         except Exception as error:  # whatever random bytes make of Avro's reader is bad input, not a fault of ours
             return Unreadable(Reason.UNREADABLE, f"{type(error).__name__}: {error}")
         if body.tell() != len(value):
@@ -199,13 +199,17 @@ class Codec:
         except msgspec.ValidationError as error:
             return Unreadable(Reason.UNREADABLE, str(error))
 
-    def _writer(self, number: int) -> Schema | UnknownSchema:
+    def _writer(self, number: int) -> Schema | Unreadable:
         known = self._writers.get(number)
         if known is None:
             try:
-                known = fastavro.parse_schema(json.loads(self._fetch(number)))
-            except UnknownSchema as error:
-                return error  # asked again each time: it may be registered a moment later
+                text = self._fetch(number)
+            except UnknownSchema as error:  # asked again each time: it may be registered a moment later
+                return Unreadable(Reason.UNKNOWN_SCHEMA, str(error))
+            try:
+                known = fastavro.parse_schema(json.loads(text))
+            except Exception as error:  # JSON Schema, Protobuf, Avro with references: a registry may hold them all
+                known = Unreadable(Reason.WRONG_SCHEMA, f"schema {number} is no Avro schema: {error!s:.200}")
             self._writers[number] = known
         return known
 

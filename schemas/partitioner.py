@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
@@ -27,7 +29,8 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+@functools.lru_cache(maxsize=65_536)
 def partition_of(key: str | bytes, partitions: int) -> int:
-    """The partition of ``key`` in a topic with ``partitions`` partitions."""
+    """The partition of ``key`` in a topic with ``partitions`` partitions. Cached: keys come again and again."""
     data = key.encode() if isinstance(key, str) else key
     return (murmur2(data) & 0x7FFFFFFF) % partitions

@@ -1,4 +1,4 @@
-"""Trades out of a file: CSV (also .gz) or Parquet. `TradesFile(FilesSettings(path=…)).messages()` is all of it."""
+"""Trades out of a file: CSV (also .gz) or Parquet. `TradesFile(path).messages()` is all of it."""
 
 from connectors.files.settings import Columns, Constants, FilesSettings
 from connectors.files.trades import TradesFile

@@ -15,7 +15,7 @@ from schemas.records import Tick
 
 _USUAL = {
     "symbol": "symbol sym ticker instrument sym_root pair product",
-    "time": "time ts timestamp datetime date_time date_and_time event_time trade_time ts_event transact_time t date",
+    "time": "time ts timestamp datetime date_time date_and_time event_time trade_time ts_event t date",
     "price": "price p px trade_price last last_price",
     "size": "size s qty quantity volume vol amount trade_size trade_volume shares",
     "exchange": "exchange ex exch venue x mic",
@@ -36,19 +36,21 @@ Read = Callable[[Cells, int], Tick]
 class Layout:
     """How a row of one file becomes a tick.
 
-    ``names`` are the columns in order, ``samples`` the file's first rows: they tell the time format, and whether an
-    optional column that was only guessed holds what its name says. ``typed`` are the converters of columns whose
-    cells are not text. Raises `LayoutError` with the columns found and what to set.
+    ``names`` are the columns in order, ``samples`` the file's first rows: they tell the time format, and
+    whether an optional column that was only guessed holds what its name says. ``typed`` are the converters of
+    columns whose cells are not text. Raises `LayoutError` with the columns found and what to set.
     """
 
     def __init__(
         self,
+        file: str,
         names: Sequence[str],
         samples: Sequence[Cells],
         settings: FilesSettings,
         session: str,
         typed: Mapping[int, Convert] | None = None,
     ) -> None:
+        self._file = file
         self._names = tuple(names)
         self._settings = settings
         self._session = session
@@ -129,7 +131,7 @@ class Layout:
         return ()
 
     def _told(self, problem: str) -> str:
-        return f"{self._settings.path.name}: {problem}. Columns found: {', '.join(map(repr, self._names))}"
+        return f"{self._file}: {problem}. Columns found: {', '.join(map(repr, self._names))}"
 
     def _time_format(self, found: tuple[int, ...], samples: Sequence[Cells]) -> str:
         if self._settings.time_format != "auto":
@@ -177,15 +179,17 @@ class Layout:
         return values.pattern(self.time_format, zone)
 
     def _holds(self, field: str, samples: Sequence[Cells]) -> bool:
-        """Whether the first rows hold what a guessed optional column should: not one cell is unreadable."""
+        """Whether most of the first rows hold what a guessed optional column should."""
         (index,), convert = self._fields[field]
+        balance = 0
         for cells in samples:
             if len(cells) == len(self._names) and cells[index] is not None:
                 try:
                     convert(cells[index])
+                    balance += 1
                 except _NOT_A_NUMBER:
-                    return False
-        return True
+                    balance -= 1
+        return balance >= 0
 
     def _reader(self) -> Read:
         """The function of the hot loop: cells and their sequence to a tick, or ValueError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zoneinfo
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -42,11 +41,10 @@ class Constants(BaseModel):
 
 
 class FilesSettings(BaseModel):
-    """One file of trades and how to read it."""
+    """How to read a file of trades."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
     source: str = Field(
         default="files", min_length=1, description="name of the feed, as declared in the pipeline's settings"
     )
@@ -60,7 +58,7 @@ class FilesSettings(BaseModel):
     )
     time_format: str = Field(
         default="auto",
-        description="auto, s, ms, us, ns (since the epoch), iso, or a strptime format such as %d/%m/%Y %H:%M:%S",
+        description="auto, s, ms, us, ns (since the epoch), iso, or a strptime format as %d/%m/%Y %H:%M:%S",
     )
     time_zone: str = Field(
         default="UTC", description="of times that do not say theirs: an IANA name as America/New_York"

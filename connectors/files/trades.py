@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ from connectors.files.settings import FilesSettings
 from connectors.files.values import Convert
 from connectors.messages import BEGINNING, BadRow, Message, Position
 from schemas.records import Tick
+
+USUAL = FilesSettings()
 
 _SAMPLES = 100
 _BATCH_ROWS = 16_384
@@ -46,30 +49,30 @@ class _Reader(Protocol):
 class TradesFile:
     """The trades of one file, in its order, as many times as asked.
 
-    ``session`` is the beginning of the SHA-256 of the file's bytes: with the line number it names a tick wherever
-    the file lies and whatever it is called. A file that has grown is another file.
+    ``session`` is the beginning of the SHA-256 of the file's bytes: with the line number it names a tick
+    wherever the file lies and whatever it is called. A file that has grown is another file.
 
     Raises `FileUnreadable` and `LayoutError`.
     """
 
-    def __init__(self, settings: FilesSettings) -> None:
+    def __init__(self, path: Path, settings: FilesSettings = USUAL) -> None:
         self.settings = settings
-        path = settings.path
         try:
             with path.open("rb") as file:
                 self.session = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         except OSError as error:
             raise FileUnreadable(f"{path}: {error.strerror or error}") from error
         parquet = path.suffix.lower() in (".parquet", ".pq")
-        self._reader: _Reader = (_Parquet if parquet else _Csv)(settings, self.session)
+        self._reader: _Reader = (_Parquet if parquet else _Csv)(path, settings, self.session)
 
     @property
     def source(self) -> str:
         return self.settings.source
 
-    def describe(self) -> str:
+    @property
+    def layout(self) -> Layout:
         """Which column was taken for what."""
-        return self._reader.layout.describe()
+        return self._reader.layout
 
     def fraction(self) -> float:
         """How much of the file the latest reading has consumed, 0 to 1."""
@@ -91,27 +94,28 @@ class TradesFile:
 class _Csv:
     """Line by line, so that what a row says never depends on its neighbours; blank lines are no rows."""
 
-    def __init__(self, settings: FilesSettings, session: str) -> None:
+    def __init__(self, path: Path, settings: FilesSettings, session: str) -> None:
+        self._path = path
         self._settings = settings
         self._session = session
-        self._size = settings.path.stat().st_size
+        self._size = path.stat().st_size
         self._bytes_read = 0
         self.first = 2 if settings.header is None else 1
         with self._open() as (lines, _):
             head = list(islice(lines, _SAMPLES))
         if not head:
-            raise LayoutError(f"{settings.path.name}: the file is empty")
+            raise LayoutError(f"{path.name}: the file is empty")
         self._delimiter = settings.delimiter or max(",;\t|", key=head[0].count)
         names = settings.header or tuple(name.strip() for name in self._split(head[0]))
         samples = []
         for line in head[self.first - 1 :]:
             with suppress(csv.Error):
                 samples.append(self._split(line))
-        self.layout = Layout(names, samples, settings, session)
+        self.layout = Layout(path.name, names, samples, settings, session)
 
     def rows(self, after: int, last: int | None) -> Iterator[Tick | BadRow]:
         name, session, read, delimiter = (
-            self._settings.path.name,
+            self._path.name,
             self._session,
             self.layout.read,
             self._delimiter,
@@ -143,7 +147,7 @@ class _Csv:
     @contextmanager
     def _open(self) -> Iterator[tuple[Iterator[str], IO[bytes]]]:
         """The lines, and the file below whose position tells how far they are read."""
-        path = self._settings.path
+        path = self._path
         with path.open("rb") as raw:
             plain: Any = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
             # bytes that are no UTF-8 survive into the dead letter; newline: a lone CR does not end a line
@@ -159,27 +163,28 @@ class _Parquet:
 
     first = 1
 
-    def __init__(self, settings: FilesSettings, session: str) -> None:
+    def __init__(self, path: Path, settings: FilesSettings, session: str) -> None:
+        self._path = path
         self._settings = settings
         self._session = session
         self._rows_read = 0
         try:
-            with pq.ParquetFile(settings.path) as file:
+            with pq.ParquetFile(path) as file:
                 self._names = tuple(file.schema_arrow.names)
                 self._count = file.metadata.num_rows
                 stamps = [i for i, kind in enumerate(file.schema_arrow.types) if pa.types.is_timestamp(kind)]
                 typed: dict[int, Convert] = dict.fromkeys(stamps, int)
                 sample = next(file.iter_batches(_SAMPLES), None)
         except (OSError, pa.ArrowException) as error:
-            raise FileUnreadable(f"{settings.path}: no Parquet file: {error}") from error
+            raise FileUnreadable(f"{path}: no Parquet file: {error}") from error
         samples = [] if sample is None else list(self._cells(sample))
-        self.layout = Layout(self._names, samples, settings, session, typed)
+        self.layout = Layout(path.name, self._names, samples, settings, session, typed)
 
     def rows(self, after: int, last: int | None) -> Iterator[Tick | BadRow]:
-        name, read = self._settings.path.name, self.layout.read
+        name, read = self._path.name, self.layout.read
         last = self._count if last is None else min(last, self._count)
         number = 0
-        with pq.ParquetFile(self._settings.path) as file:
+        with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 skipped = min(max(after - number, 0), batch.num_rows)
                 number += skipped

@@ -1,7 +1,8 @@
-"""Cells to values: text of a CSV file, or typed values of a Parquet column. Each raises ValueError for what it is not.
+"""Cells to values: text of a CSV file, or typed values of a Parquet column. Each raises ValueError for what
+it is not.
 
-Numbers are read exactly: a price is the double nearest to the decimal quotient, a time is rounded to the nearest
-microsecond only where the cell holds finer digits.
+Numbers are read exactly: a price is the double nearest to the decimal quotient, a time is rounded to the
+nearest microsecond only where the cell holds finer digits.
 """
 
 from __future__ import annotations

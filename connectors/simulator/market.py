@@ -1,12 +1,12 @@
 """The simulated market, minute by minute.
 
-Log prices move second by second: x += drift + σ·z, in some regimes pulled back to an anchor; z are normal, with the
-symbols' correlation. A minute's σ is the symbol's own × its regime × the time of day × √v, where
-v' = (1 − α − β) + α·v·z² + β·v (GARCH(1,1) of unit mean; Bollerslev 1986) clusters the volatility. Trades fall as a
-Poisson process whose rate has the same U shape over the day; each is half a spread from the fair price.
+Log prices move second by second: x += drift + σ·z, in some regimes pulled back to an anchor; z are normal,
+with the symbols' correlation. A minute's σ is the symbol's own × its regime × the time of day × √v, where v'
+= (1 − α − β) + α·v·z² + β·v (GARCH(1,1) of unit mean; Bollerslev 1986) clusters the volatility. Trades fall
+as a Poisson process whose rate has the same U shape over the day; each is half a spread from the fair price.
 
-Each minute draws from a generator of its own, seeded by (seed, minute), so that no reader's pace changes a byte.
-Sums run elementwise from left to right and never through BLAS, whose order may depend on its threads.
+Each minute draws from a generator of its own, seeded by (seed, minute), so that no reader's pace changes a
+byte. Sums run elementwise from left to right and never through BLAS, whose order may depend on its threads.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _LEAN = 0.2
 class Minute(NamedTuple):
     """The truth of one minute, and its trades in time order.
 
-    Per symbol, (symbols,): ``regime`` (index into `regimes.BEHAVIOURS`), ``volatility`` (σ of the log return of the
-    minute, without the pull to the anchor), ``drift`` (its mean). Per trade, (trades,): ``time_us``, ``symbol``
-    (index), ``price``, ``size`` and ``buy``.
+    Per symbol, (symbols,): ``regime`` (index into `regimes.BEHAVIOURS`), ``volatility`` (σ of the log return
+    of the minute, without the pull to the anchor), ``drift`` (its mean). Per trade, (trades,): ``time_us``,
+    ``symbol`` (index), ``price``, ``size`` and ``buy``.
     """
 
     start_us: int
@@ -62,8 +62,8 @@ class Simulation:
     """One simulated session, as many times as asked, always the same.
 
     ``session`` is a hash of all that makes the ticks, ``correlation`` the true matrix of the shocks (symbols,
-    symbols), ``volatility`` the symbols' calm σ of a one-minute log return, ``opening`` their first prices, ``rate``
-    their mean trades per minute. Raises `MatrixError` where the given correlation is none.
+    symbols), ``volatility`` the symbols' calm σ of a one-minute log return, ``opening`` their first prices,
+    ``rate`` their mean trades per minute. Raises `MatrixError` where the given correlation is none.
     """
 
     def __init__(self, settings: SimulatorSettings) -> None:
@@ -128,7 +128,7 @@ class Simulation:
             yield Minute(start_us, regime, sigma, drift, *self._trades(draw, start_us, rate, path))
 
     def ticks(self, after: int = 0) -> Iterator[Tick]:
-        """The trades behind number ``after`` as ticks; their sequence counts from 1 over the whole session."""
+        """The trades behind number ``after`` as ticks; their sequence counts from 1 over the session."""
         names, source, session = self.settings.symbols, self.source, self.session
         buy, sell = Side.BUY, Side.SELL
         first = 1

@@ -14,9 +14,9 @@ class Behaviour(NamedTuple):
     """How a symbol moves in a regime.
 
     ``volatility`` multiplies the symbol's own; ``drift`` is the mean of a one-minute return in calm standard
-    deviations (its sign is drawn at the start of the regime, but for a crisis: down); ``half_life_minutes`` is that
-    of the way back to the price at the start of the regime; ``jump`` is how far the price falls on entry, in calm
-    standard deviations of a minute; ``activity`` multiplies the rate of trades.
+    deviations (its sign is drawn at the start of the regime, but for a crisis: down); ``half_life_minutes``
+    is that of the way back to the price at the start of the regime; ``jump`` is how far the price falls on
+    entry, in calm standard deviations of a minute; ``activity`` multiplies the rate of trades.
     """
 
     label: Label
@@ -31,10 +31,10 @@ class Behaviour(NamedTuple):
 BEHAVIOURS = (
     Behaviour(Label.TRENDING, 60.0, 0.8, 0.3, None, 0.0, 1.0),
     Behaviour(Label.RANGING, 60.0, 0.7, 0.0, 2.0, 0.0, 0.8),
-    Behaviour(Label.CHOPPY, 45.0, 1.6, 0.0, 5.0, 0.0, 1.2),
+    Behaviour(Label.CHOPPY, 45.0, 2.0, 0.0, 5.0, 0.0, 1.2),
     Behaviour(Label.CRISIS, 30.0, 8.0, -1.0, None, 8.0, 3.0),
 )
-"""By these a trend has direction, a range is narrow, chop is wide without direction, and a crisis falls and shakes."""
+"""A trend has direction, a range is narrow, chop is wide without direction, a crisis falls and shakes."""
 
 CRISIS = 3
 NEXT = (

@@ -17,8 +17,8 @@ from connectors.simulator.market import Simulation
 def export_truth(simulation: Simulation, folder: Path) -> None:
     """Write what is true of ``simulation`` into ``folder``.
 
-    - ``minutes.parquet``: symbol, minute (its start, UTC), regime, volatility (σ of the minute's log return) and
-      drift (its mean), a row for each symbol and minute.
+    - ``minutes.parquet``: symbol, minute (its start, UTC), regime, volatility (σ of the minute's log return)
+      and drift (its mean), a row for each symbol and minute.
     - ``correlation.csv``: the matrix of the shocks, symbols in the first row and column.
     - ``parameters.json``: the settings, and what was drawn for each symbol from the seed.
     """

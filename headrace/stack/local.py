@@ -185,6 +185,8 @@ class _Start:
         self._cancelled = threading.Event()
         self._downloads = Downloads(settings.cache_dir, console, self._cancelled)
         self._started: list[Child] = []
+        children = [child for name in _PROBES if (child := find(settings.data_dir, name))]
+        self._last_ports = {child.service: child.port for child in children}
 
     def run(self) -> dict[ServiceName, int]:
         """The ports of the local services."""
@@ -262,6 +264,5 @@ class _Start:
             if not is_free(preferred):
                 raise PortTaken(name, preferred)
             return int(preferred)
-        last = find(self._settings.data_dir, name)
-        candidates = [preferred] if last is None else [last.port, preferred]
+        candidates = (self._last_ports.get(name, preferred), preferred)
         return next(filter(is_free, candidates), None) or free_port()

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from headrace.stack.debian import programs
 from headrace.stack.errors import StartFailed
-from headrace.stack.processes import HOST, Launch, write_atomically
+from headrace.stack.processes import HOST, Launch, log_file, run_step, write_atomically
 from headrace.stack.settings import StackSettings
 
 USER = "headrace"
@@ -41,10 +41,11 @@ def prepare(home: Path, settings: StackSettings, port: int) -> Launch:
 
     Raises:
         StartFailed: the cluster cannot be created, or root has no way to become another user.
+        DiskFull: there is no room for it.
     """
     folder = settings.data_dir / "postgres"
     folder.mkdir(parents=True, exist_ok=True)
-    prefix = _as_other_user(home, folder) if os.geteuid() == 0 else []
+    prefix = _as_other_user(home, folder)
     if not (folder / "data" / "PG_VERSION").exists():
         _create_cluster(home, folder, prefix)
     options = SERVER | {
@@ -53,6 +54,9 @@ def prepare(home: Path, settings: StackSettings, port: int) -> Launch:
         "unix_socket_directories": "",
         "shared_buffers": f"{settings.memory.postgres_shared_buffers_mb}MB",
     }
+    if not Path("/usr/share/zoneinfo/UTC").exists():
+        # Debian's PostgreSQL reads the machine's zones; where there are none, it knows this name alone.
+        options["timezone"] = "GMT"
     flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
     return Launch(
         service="postgres",
@@ -96,45 +100,48 @@ def _create_cluster(home: Path, folder: Path, prefix: list[str]) -> None:
     # A cluster that was cut off while it was made is made again.
     partial_data = folder / "data.partial"
     shutil.rmtree(partial_data, ignore_errors=True)
-    done = subprocess.run(
-        [
-            *prefix,
-            *(str(programs(home) / "initdb"), "-D", str(partial_data), "-U", USER, f"--pwfile={password}"),
-            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-sync", "--no-instructions"),
-            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()[-8:]
-        raise StartFailed("postgres", "could not create its data folder", folder, lines)
+    argv = [
+        *prefix,
+        *(str(programs(home) / "initdb"), "-D", str(partial_data), "-U", USER, f"--pwfile={password}"),
+        *("--auth=scram-sha-256", "--encoding=UTF8", "--no-sync", "--no-instructions"),
+        *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+    ]
+    run_step("postgres", argv, folder.parent, "could not create its data folder")
     partial_data.rename(folder / "data")
 
 
 def _as_other_user(home: Path, folder: Path) -> list[str]:
-    """The command that runs a program as not-root, which PostgreSQL insists on.
+    """The command that runs a program as a user whom PostgreSQL accepts: neither root nor unknown.
 
-    In a user namespace of its own root merely looks like user 1000 and keeps its access to files. Where
-    such namespaces are forbidden, the cluster belongs to nobody.
+    In a user namespace of its own a process merely looks like nobody and keeps its access to files. Where
+    such namespaces are forbidden, root hands the cluster over to nobody.
     """
-    namespace = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
+    if os.geteuid() != 0 and _is_listed(os.geteuid()):
+        return []
+    namespace = ["unshare", "-U", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
     if _works([*namespace, "true"]):
         return namespace
+    if os.geteuid() != 0:
+        return []
     shutil.chown(folder, _NOBODY, _NOBODY)
     nobody = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
     for path in (folder, programs(home)):
         if not _works([*nobody, "test", "-x", str(path)]):
             raise StartFailed(
                 "postgres",
-                f"refuses root, user namespaces are forbidden here, and nobody may not enter {path}",
-                folder,
+                f"refuses root, user namespaces are forbidden here, nobody may not enter {path}",
+                log_file(folder.parent, "postgres"),
                 [],
                 "Run headrace as an ordinary user, or set stack.data_dir and stack.cache_dir to folders that "
                 "every user may enter, such as /var/tmp/headrace.",
             )
     return nobody
+
+
+def _is_listed(uid: int) -> bool:
+    """Whether /etc/passwd has the user: the prefix's C library asks no other directory."""
+    users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+    return any(user[2:3] == [str(uid)] for user in users)
 
 
 def _works(argv: list[str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from headrace.stack.settings import ServiceName
 HOST = "127.0.0.1"
 _POLL_S = 0.05
 _LAST_LINES = 12
+_SAYS_NOTHING = re.compile(r"\s*($|at [\w.$/<>]+\(|\.\.\. \d+ more)")
 _PORT_MESSAGES = ("address already in use", "port already bound", "bindexception")
 
 
@@ -144,26 +146,43 @@ def _wait_until_ready(
     while True:
         status = popen.poll()
         if status is not None:
-            raise _diagnosis(launch, data_dir, f"ended with exit status {status}")
+            raise _diagnosis(launch.service, launch.port, data_dir, f"ended with exit status {status}")
         try:
             return launch.probe()
         except Exception as error:
             if time.monotonic() > deadline:
                 reason = f"was not ready after {timeout_s:g} s ({error})"
-                raise _diagnosis(launch, data_dir, reason) from error
+                raise _diagnosis(launch.service, launch.port, data_dir, reason) from error
         if cancelled.wait(_POLL_S):
             raise StackError(f"the start of {launch.service} was interrupted")
 
 
-def _diagnosis(launch: Launch, data_dir: Path, reason: str) -> Exception:
-    log = log_file(data_dir, launch.service)
+def run_step(service: ServiceName, argv: Sequence[str], data_dir: Path, failed: str) -> None:
+    """Run a program that makes a service ready to start, to its end, with the service's log for its words.
+
+    Raises:
+        StartFailed: it failed; `failed` says what it could not do.
+        DiskFull: it failed for want of room.
+    """
+    log = log_file(data_dir, service)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=data_dir
+        )
+    if done.returncode:
+        raise _diagnosis(service, None, data_dir, failed)
+
+
+def _diagnosis(service: ServiceName, port: int | None, data_dir: Path, reason: str) -> StackError:
+    log = log_file(data_dir, service)
     lines = last_lines(log)
     text = "\n".join(lines).lower()
     if "no space left on device" in text:
         return DiskFull(data_dir)
-    if any(message in text for message in _PORT_MESSAGES):
-        return PortTaken(launch.service, launch.port)
-    return StartFailed(launch.service, reason, log, lines)
+    if port is not None and any(message in text for message in _PORT_MESSAGES):
+        return PortTaken(service, port)
+    return StartFailed(service, reason, log, lines)
 
 
 def stop(child: Child, data_dir: Path, grace_s: float) -> None:
@@ -190,12 +209,12 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines of a log file, empty ones left out."""
+    """The last lines of a log file that say something: neither empty ones nor frames of a Java trace."""
     try:
-        text = log.read_bytes()[-8192:].decode(errors="replace")
+        lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+    return [line for line in lines if not _SAYS_NOTHING.match(line)][-_LAST_LINES:]
 
 
 def is_free(port: int) -> bool:

@@ -36,4 +36,6 @@ class RunRemoved(SinkError):
     """The run was removed from the database while its sink wrote to it."""
 
     def __init__(self, run: str) -> None:
-        super().__init__(f"run {run!r} was removed from the database while its sink ran: start the sink again")
+        super().__init__(
+            f"run {run!r} was removed from the database while its sink ran: start the sink again"
+        )

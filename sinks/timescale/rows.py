@@ -17,13 +17,14 @@ import msgspec
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Double, Integer, LargeBinary, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from schemas.records import NEVER, DeadLetter, Reason, Record
+from schemas.records import NEVER, DeadLetter, Record
 from sinks.timescale.tables import Result
 
 Row = tuple[Any, ...]
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
-_MINUS_INFINITY = -(2**63)
+_NEVER_STORED = -2_208_988_800_000_000 - _POSTGRES_EPOCH_US  # 1900-01-01: hypertables take no -infinity
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _COPY_TYPES: dict[type[Any], str] = {
     Text: "text",
     Boolean: "bool",
@@ -46,7 +47,9 @@ class RowMaker:
         self._run = run
         self._read = attrgetter(*(column.info["field"] for column in columns))
         self._changes = [
-            (place, change) for place, column in enumerate(columns, start=1) if (change := _change(column)) is not None
+            (place, change)
+            for place, column in enumerate(columns, start=1)
+            if (change := _change(column)) is not None
         ]
 
     def __call__(self, record: Record) -> Row:
@@ -55,33 +58,6 @@ class RowMaker:
         for place, change in self._changes:
             row[place] = change(row[place])
         return tuple(row)
-
-
-def refused(
-    *,
-    topic: str,
-    partition: int,
-    offset: int,
-    timestamp_ms: int,
-    key: bytes | None,
-    value: bytes | None,
-    reason: Reason,
-    error: str,
-) -> DeadLetter:
-    """The dead letter of a record that the sink cannot read or the database does not take."""
-    return DeadLetter(
-        stage="sink",
-        reason=reason,
-        error=error,
-        input=f"{topic}/{partition}/{offset}",
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        timestamp_ms=timestamp_ms,
-        key=key,
-        value=value,
-        value_size=0 if value is None else len(value),
-    )
 
 
 def without_nul(letter: DeadLetter) -> DeadLetter:
@@ -96,26 +72,23 @@ def without_nul(letter: DeadLetter) -> DeadLetter:
 
 def to_jsonb(value: Any) -> bytes:
     """Binary ``jsonb`` of plain or Struct values; NaN and infinities become strings that float8 reads."""
-    plain = msgspec.to_builtins(value)
-    try:
-        text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text = json.dumps(_spell(plain), allow_nan=False, separators=(",", ":"))
-    return b"\x01" + text.encode()
+    return b"\x01" + json.dumps(_plain(value), allow_nan=False, separators=(",", ":")).encode()
 
 
-def _spell(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _NOT_FINITE[str(value)]
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
-        return {key: _spell(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_spell(item) for item in value]
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value
 
 
 def _from_us(time_us: int) -> int:
-    return _MINUS_INFINITY if time_us == NEVER else time_us - _POSTGRES_EPOCH_US
+    return _NEVER_STORED if time_us == NEVER else time_us - _POSTGRES_EPOCH_US
 
 
 def _from_ms(time_ms: int) -> int:

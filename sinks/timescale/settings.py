@@ -14,9 +14,15 @@ class SinkSettings(BaseModel):
     batch_ms: int = Field(250, gt=0, description="a transaction at least this often while records come")
     batch_rows: int = Field(20_000, gt=0, description="a transaction at this many records")
     batch_bytes: int = Field(16_000_000, gt=0, description="a transaction at this many bytes of values")
-    max_backoff_ms: int = Field(10_000, gt=0, description="longest pause between two tries while a service is away")
-    session_timeout_ms: int = Field(10_000, gt=0, description="the group takes a silent process for dead after this")
-    instance: str | None = Field(None, description="static member name: a restart within the time-out moves nothing")
+    max_backoff_ms: int = Field(
+        10_000, gt=0, description="longest pause between two tries while a service is away"
+    )
+    session_timeout_ms: int = Field(
+        10_000, gt=0, description="the group takes a silent process for dead after this"
+    )
+    instance: str | None = Field(
+        None, description="static member name: a restart within the time-out moves nothing"
+    )
 
 
 def sqlalchemy_url(database_url: str) -> str:

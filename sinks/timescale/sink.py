@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import sqlalchemy.exc
@@ -19,15 +19,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.codec import RegistryUnavailable, Unreadable
-from schemas.records import DeadLetter, Reason, Record
+from schemas.records import Reason, Record
 from schemas.states import State
 from schemas.topics import TOPICS, physical
 from sinks.timescale.errors import PositionLost, TopicsMissing
 from sinks.timescale.migrations import migrate
-from sinks.timescale.rows import refused
+from sinks.timescale.queries import connect, next_offsets
 from sinks.timescale.settings import SinkSettings
 from sinks.timescale.tables import RESULTS, Result, run_of
-from sinks.timescale.writer import DEAD_LETTERS, Partition, Taken, Writer, Written
+from sinks.timescale.writer import Partition, Taken, Writer, Written
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class TimescaleSink:
         self._decode = decode
         self._logical = {physical(namespace, topic): topic for topic in topics}
         self._physical = {topic: name for name, topic in self._logical.items()}
-        self._results: dict[str, dict[type[Record], Result]] = defaultdict(dict)
+        self._results: dict[str, dict[type[Record | State], Result]] = defaultdict(dict)
         for result in RESULTS:
             self._results[result.topic][result.record] = result
         self._writer = Writer(database_url, self._run)
@@ -102,7 +102,9 @@ class TimescaleSink:
 
         self._assigned: list[TopicPartition] = []
         self._placed = True
-        self._rebalances = 0  # what was read before a rebalance is dropped after it: it is read again from the database
+        self._rebalances = (
+            0  # what was read before a rebalance is dropped after it: it is read again from the database
+        )
         self._slipped: list[Message] = []
         self._batch: dict[Partition, list[Taken]] = {}
         self._batch_rows = 0
@@ -211,7 +213,9 @@ class TimescaleSink:
     def _read(self, consumer: Consumer, stop: threading.Event) -> None:
         """Read what Kafka has into the batch."""
         rebalances = self._rebalances
-        messages = consumer.consume(num_messages=_POLL_RECORDS, timeout=min(_POLL_S, self._settings.batch_ms / 1000))
+        messages = consumer.consume(
+            num_messages=_POLL_RECORDS, timeout=min(_POLL_S, self._settings.batch_ms / 1000)
+        )
         if self._rebalances != rebalances:
             return
         messages = self._slipped + messages
@@ -240,8 +244,112 @@ class TimescaleSink:
         record = decoded[0]
         taken = Taken(message.offset(), message.timestamp()[1], message.key(), value)
         if isinstance(record, Unreadable):
-            letter = taken.letter(Partition(topic, message.partition()), record.reason, record.error)
-            return taken._replace(result=DEAD_LETTERS, row=self._writer.row(DEAD_LETTERS, letter))
+            return self._writer.refuse(
+                Partition(topic, message.partition()), taken, record.reason, record.error
+            )
         result = self._results[topic].get(type(record))
-        return taken if result is None else taken._replace(result=result, row=self._writer.row(result, record))
+        return (
+            taken if result is None else taken._replace(result=result, row=self._writer.row(result, record))
+        )
 
+    def _add(self, message: Message, taken: Taken) -> None:
+        partition = Partition(self._logical[message.topic()], message.partition())
+        if not self._batch:
+            self._batch_since = time.monotonic()
+        self._batch.setdefault(partition, []).append(taken)
+        self._batch_rows += 1
+        self._batch_bytes += len(taken.value or b"")
+
+    def _batch_is_due(self) -> bool:
+        limits = self._settings
+        return bool(self._batch) and (
+            self._batch_rows >= limits.batch_rows
+            or self._batch_bytes >= limits.batch_bytes
+            or (time.monotonic() - self._batch_since) * 1000 >= limits.batch_ms
+        )
+
+    def _clear_batch(self) -> None:
+        self._batch = {}
+        self._batch_rows = self._batch_bytes = 0
+
+    def _write(self, consumer: Consumer, stop: threading.Event) -> None:
+        """Write the batch, and tell the group how far the database is."""
+        batch = self._batch
+        if not self._patiently(consumer, stop, lambda: self._progress.add(self._writer.write(batch))):
+            return
+        self._clear_batch()
+        self._report()
+        done = [
+            TopicPartition(self._physical[partition.topic], partition.partition, items[-1].offset + 1)
+            for partition, items in batch.items()
+        ]
+        try:
+            consumer.commit(offsets=done, asynchronous=True)
+        except KafkaException as error:
+            logger.debug("the group's offsets, which only monitors read, were not written: %s", error)
+
+    def _patiently(self, consumer: Consumer, stop: threading.Event, action: Callable[[], None]) -> bool:
+        """Do ``action``, again and again while a service that it needs is away.
+
+        Answers False if it was not done: ``stop`` was set, or a rebalance came, and what was read is void. The group
+        sees a live member meanwhile.
+        """
+        rebalances = self._rebalances
+        pause_ms = _FIRST_PAUSE_MS
+        while True:
+            try:
+                action()
+            except _AWAY as error:
+                self._waiting_for(error)
+                self._idle(consumer, stop, pause_ms)
+                pause_ms = min(2 * pause_ms, self._settings.max_backoff_ms)
+                if stop.is_set() or self._rebalances != rebalances:
+                    return False
+            else:
+                self._waiting_for(None)
+                return True
+
+    def _idle(self, consumer: Consumer, stop: threading.Event, pause_ms: int) -> None:
+        """Stay in the group for a while, without reading on."""
+        held = consumer.assignment()
+        consumer.pause(held)
+        rebalances = self._rebalances
+        until = time.monotonic() + pause_ms / 1000
+        while (left := until - time.monotonic()) > 0 and not stop.is_set() and self._rebalances == rebalances:
+            message = consumer.poll(min(left, _POLL_S))
+            if message is not None:
+                self._slipped.append(message)
+        if self._rebalances == rebalances:
+            consumer.resume(held)
+
+    def _waiting_for(self, error: Exception | None) -> None:
+        """Log, once, that a wait begins or ends."""
+        reason = None if error is None else str(error).strip().partition("\n")[0]
+        if (reason is None) == (self._progress.waiting_for is None):
+            return
+        self._progress.waiting_for = reason
+        if error is None:
+            logger.warning("the sink of %s goes on", self._run)
+        else:
+            logger.warning("the sink of %s waits: %s: %s", self._run, type(error).__name__, reason)
+        self._report()
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(replace(self._progress, rows=self._progress.rows.copy()))
+
+    def _check(self, error: KafkaError) -> None:
+        """What the consumer met. It gets over most of it by itself."""
+        if error.code() in _MISSING:
+            raise TopicsMissing(error.str())
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise PositionLost(self._run, error.str())
+        if error.fatal():
+            raise KafkaException(error)
+        logger.info("Kafka: %s", error)
+
+    def _on_kafka_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            logger.warning("the sink of %s waits for Kafka: %s", self._run, error.str())
+        else:
+            logger.debug("Kafka: %s", error)

@@ -23,9 +23,13 @@ class Staging:
         columns = _list(column.name for column in result.table.columns)
         identity = ("run", *result.identity)
         part = sql.SQL("s.n >= %(first)s and s.n < %(end)s")
-        same = sql.SQL(" and ").join(sql.SQL("h.{0} = s.{0}").format(sql.Identifier(name)) for name in identity)
+        same = sql.SQL(" and ").join(
+            sql.SQL("h.{0} = s.{0}").format(sql.Identifier(name)) for name in identity
+        )
 
-        self.create = sql.SQL("create temporary table {} (n bigint, like {}) on commit delete rows").format(staged, held)
+        self.create = sql.SQL("create temporary table {} (n bigint, like {}) on commit delete rows").format(
+            staged, held
+        )
         self.copy = sql.SQL("copy {} from stdin (format binary)").format(staged)
         if result.time in identity:
             first_copies = sql.SQL("select * from {} s where {}").format(staged, part)

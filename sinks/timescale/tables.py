@@ -3,7 +3,7 @@
 What every table has in common:
 
 - ``run`` first: ``live``, or the namespace of a demo, a test or a replay.
-- Times are ``timestamptz`` with microseconds; `schemas.records.NEVER` is ``-infinity``.
+- Times are ``timestamptz`` with microseconds; `schemas.records.NEVER` is 1900-01-01.
 - Decimals are ``numeric(28, 9)``, lists are arrays, maps and lists of records are ``jsonb``. JSON knows no NaN and no
   infinity: they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which ``(x ->> 'key')::float8`` reads.
 - Records inside a record are flattened where people ask for them (``info["field"]`` tells where a column comes from).
@@ -55,11 +55,15 @@ def run_of(namespace: str) -> str:
     return namespace or LIVE
 
 
-def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], field: str | None = None) -> Column[Any]:
+def _column(
+    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], field: str | None = None
+) -> Column[Any]:
     return Column(name, kind, nullable=False, info={"field": field or name})
 
 
-def _optional(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], field: str | None = None) -> Column[Any]:
+def _optional(
+    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], field: str | None = None
+) -> Column[Any]:
     return Column(name, kind, nullable=True, info={"field": field or name})
 
 

@@ -24,7 +24,7 @@ import psycopg
 
 from schemas.records import DeadLetter, Reason
 from sinks.timescale.errors import RunRemoved
-from sinks.timescale.rows import Row, RowMaker, refused, without_nul
+from sinks.timescale.rows import Row, RowMaker, without_nul
 from sinks.timescale.settings import libpq_url
 from sinks.timescale.staging import Staging
 from sinks.timescale.tables import RESULTS, Result
@@ -65,9 +65,10 @@ Batch = Mapping[Partition, Sequence[Taken]]
 
 @dataclass
 class Written:
-    """What a transaction did; ``rows`` by table."""
+    """What a transaction did: records taken, rows inserted by table, and what came of the others."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    records: int = 0
     repeats: int = 0
     conflicts: int = 0
     refused: int = 0
@@ -92,22 +93,39 @@ class Writer:
             record = without_nul(record)
         return self._makers[result](record)
 
-    def positions(self, places: Iterable[Partition]) -> dict[Partition, int]:
+    def refuse(self, partition: Partition, item: Taken, reason: Reason, error: str) -> Taken:
+        """The same record as a dead letter of the sink."""
+        letter = DeadLetter(
+            stage="sink",
+            reason=reason,
+            error=error,
+            input=f"{partition.topic}/{partition.partition}/{item.offset}",
+            topic=partition.topic,
+            partition=partition.partition,
+            offset=item.offset,
+            timestamp_ms=item.timestamp_ms,
+            key=item.key,
+            value=item.value,
+            value_size=0 if item.value is None else len(item.value),
+        )
+        return item._replace(result=DEAD_LETTERS, row=self.row(DEAD_LETTERS, letter))
+
+    def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Where to go on in each partition: the offset after the last that was written, 0 at first."""
-        wanted = sorted(set(places))
-        topics, partitions = [place.topic for place in wanted], [place.partition for place in wanted]
+        wanted = sorted(set(partitions))
+        topics, numbers = [one.topic for one in wanted], [one.partition for one in wanted]
         with self._transaction() as connection:
             connection.execute(
                 "insert into sink_offsets (run, topic, partition, next_offset)"
                 " select %s, topic, partition, 0 from unnest(%s::text[], %s::int[]) as p (topic, partition)"
                 " on conflict do nothing",
-                (self._run, topics, partitions),
+                (self._run, topics, numbers),
             )
             held = connection.execute(
                 "select topic, partition, next_offset from sink_offsets where run = %s", (self._run,)
             )
             found = {Partition(topic, partition): offset for topic, partition, offset in held}
-        return {place: found[place] for place in wanted}
+        return {one: found[one] for one in wanted}
 
     def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction.
@@ -119,10 +137,13 @@ class Writer:
         with self._transaction() as connection:
             floors = self._lock(connection, batch)
             pending: dict[Result, list[tuple[Partition, Taken]]] = defaultdict(list)
-            for place, items in batch.items():
+            for partition, items in batch.items():
                 for item in items:
-                    if item.result is not None and item.offset >= floors[place]:
-                        pending[item.result].append((place, item))
+                    if item.offset < floors[partition]:
+                        continue
+                    written.records += 1
+                    if item.result is not None:
+                        pending[item.result].append((partition, item))
             letters: list[tuple[Partition, Taken]] = []
             for result, rows in pending.items():
                 self._insert(connection, result, rows, written, letters)
@@ -131,7 +152,9 @@ class Writer:
                 self._insert(connection, DEAD_LETTERS, letters, written, None, len(pending[DEAD_LETTERS]))
             self._advance(connection, batch)
         if written.conflicts:
-            logger.error("%d records differ from those held under their identity: sink_conflicts", written.conflicts)
+            logger.error(
+                "%d records differ from those held under their identity: sink_conflicts", written.conflicts
+            )
         return written
 
     def close(self) -> None:
@@ -165,7 +188,13 @@ class Writer:
                 tcp_user_timeout=20_000,
             )
             # A staging table has no statistics. Each join here is a batch against an index, whatever the planner thinks.
-            connection.execute("set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off")
+            connection.execute(
+                "set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off"
+            )
+            # A process that hangs in a transaction holds the lock on its offsets: it loses them to the next owner.
+            connection.execute(
+                "set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '10s'"
+            )
             for staging in self._staging.values():
                 connection.execute(staging.create)
             self._connection = connection
@@ -176,7 +205,7 @@ class Writer:
             "select topic, partition, next_offset from sink_offsets"
             " where run = %s and (topic, partition) in (select * from unnest(%s::text[], %s::int[]))"
             " order by topic, partition for update",
-            (self._run, [place.topic for place in batch], [place.partition for place in batch]),
+            (self._run, [one.topic for one in batch], [one.partition for one in batch]),
         )
         floors = {Partition(topic, partition): offset for topic, partition, offset in held}
         if floors.keys() != batch.keys():
@@ -190,8 +219,8 @@ class Writer:
             " where held.run = %s and held.topic = taken.topic and held.partition = taken.partition"
             " and held.next_offset < taken.next_offset",
             (
-                [place.topic for place in batch],
-                [place.partition for place in batch],
+                [one.topic for one in batch],
+                [one.partition for one in batch],
                 [items[-1].offset + 1 for items in batch.values()],
                 self._run,
             ),
@@ -221,7 +250,9 @@ class Writer:
                 self._insert(connection, result, rows[:middle], written, letters, first)
                 self._insert(connection, result, rows[middle:], written, letters, first + middle)
             else:
-                letters.append(self._refuse(*rows[0], error))
+                partition, item = rows[0]
+                letter = self.refuse(partition, item, Reason.BAD_ROW, f"the database refuses it: {error}")
+                letters.append((partition, letter))
             return
         written.rows[result.table.name] = written.rows.get(result.table.name, 0) + inserted
         written.repeats += len(rows) - inserted
@@ -244,16 +275,3 @@ class Writer:
                 return inserted, 0
             cursor.execute(staging.report, part)
             return inserted, cursor.rowcount
-
-    def _refuse(self, place: Partition, item: Taken, error: Exception) -> tuple[Partition, Taken]:
-        letter = refused(
-            topic=place.topic,
-            partition=place.partition,
-            offset=item.offset,
-            timestamp_ms=item.timestamp_ms,
-            key=item.key,
-            value=item.value,
-            reason=Reason.BAD_ROW,
-            error=f"the database refuses it: {error}",
-        )
-        return place, item._replace(result=DEAD_LETTERS, row=self.row(DEAD_LETTERS, letter))

@@ -20,13 +20,6 @@ def size(n: int) -> int:
     return n * (n + 1) // 2
 
 
-def position(n: int, i: int, j: int) -> int:
-    """Where element (i, j) lies in the triangle with the diagonal, in either order of i and j."""
-    if i > j:
-        i, j = j, i
-    return i * n - i * (i - 1) // 2 + j - i
-
-
 @lru_cache(maxsize=64)
 def triangle(n: int) -> tuple[Indices, Indices]:
     """Row and column of each packed value, diagonal included; shared, so read-only."""

@@ -1,14 +1,15 @@
 """Average-cost accounting.
 
-A holding carries its cost, signed like its quantity (what a long position was bought for; minus what a short one was
-sold for), and not an average, which would have to be rounded at every fill. Every amount of money is rounded once, at
-nine places, and then only added and subtracted, so that with fills f, fees and opening cash C
+A holding carries its cost, signed like its quantity (what a long position was bought for; minus what a short
+one was sold for), and not an average, which would have to be rounded at every fill. Every amount of money is
+rounded once, at nine places, and then only added and subtracted, so that with fills f, fees and opening cash
+C
 
     cash   = C - sum(bought) + sum(sold) - sum(fees)
     equity = cash + sum(quantity * close) = C + realised + unrealised - fees
 
-hold to the last place. A fill against the position realises its value less the share of the cost that it closes;
-one that goes through zero closes all of the cost and opens the rest at its own price.
+hold to the last place. A fill against the position realises its value less the share of the cost that it
+closes; one that goes through zero closes all of the cost and opens the rest at its own price.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""The last word before an order leaves: hard limits (`limits`), and the order's life after it (`lifecycle`)."""
+"""The last word before an order leaves: hard limits (`limits`), and the order's life after it
+(`lifecycle`).
+"""

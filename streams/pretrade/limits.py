@@ -1,8 +1,9 @@
 """The pre-trade check: no order that would breach a hard limit leaves.
 
-The check sees positions *and* open orders of the whole portfolio, and counts on the worst: that every open order of
-the same side fills and none of the other. An order is valued at the latest close, or at its limit where that is
-higher; what is held or open already, at the close. The limits, in the order in which they are tried (the first that denies is named):
+The check sees positions *and* open orders of the whole portfolio, and counts on the worst: that every open
+order of the same side fills and none of the other. An order is valued at the latest close, or at its limit
+where that is higher; what is held or open already, at the close. The limits, in the order in which they are
+tried (the first that denies is named):
 
 - ``trading_state``: HALTED denies everything; REDUCING everything but reducing orders.
 - ``max_orders`` sent in the last ``order_window_us`` of event time; denied orders do not count.
@@ -11,15 +12,15 @@ higher; what is held or open already, at the close. The limits, in the order in 
 - ``max_leverage``: the sum of all symbols' absolute notionals over equity.
 - ``max_daily_loss`` since the day's first snapshot.
 
-A *reducing* order brings its symbol nearer to zero and never across it, even if all open orders of its side fill
-first. It is let past the last four: whoever is over such a limit must be able to get back below it. It is not let
-past the first three, which guard against runaway and mistaken orders whatever they are for. A figure equal to its
-limit is not a breach.
+A *reducing* order brings its symbol nearer to zero and never across it, even if all open orders of its side
+fill first. It is let past the last four: whoever is over such a limit must be able to get back below it. It
+is not let past the first three, which guard against runaway and mistaken orders whatever they are for. A
+figure equal to its limit is not a breach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -38,7 +39,9 @@ class Proposal(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """Why an order is not sent: the limit, its value, what was measured against it, and all of it in words."""
+    """Why an order is not sent: the limit, its value, what was measured against it, and all of it in
+    words.
+    """
 
     limit: str
     value: Decimal | None
@@ -55,56 +58,48 @@ class Standing:
         state: TradingState,
         equity: Decimal,
         daily_loss: Decimal,
-        holdings: Iterable[HoldingState],
-        orders: Iterable[OpenOrder],
-        prices: Mapping[str, Decimal],
-        order_times: list[int],
+        holdings: Sequence[HoldingState],
+        orders: Sequence[OpenOrder],
+        closes: Mapping[str, Decimal],
+        order_times: Sequence[int],
     ) -> None:
-        """``prices`` has the latest close of each symbol; ``order_times`` those of orders within the window."""
+        """``order_times`` are those of the orders within the rate's window, which the caller goes on to
+        fill.
+        """
         self.state = state
         self.equity = equity
         self.daily_loss = daily_loss
         self.order_times = order_times
-        self._prices = prices
+        self.prices = {**{holding.symbol: holding.last_price for holding in holdings}, **closes}
         self._held = {holding.symbol: holding.quantity for holding in holdings}
-        self._buys: dict[str, Decimal] = {}
-        self._sells: dict[str, Decimal] = {}
+        self._pending: dict[Side, dict[str, Decimal]] = {Side.BUY: {}, Side.SELL: {}}
         for order in orders:
             self.opened(order)
 
     def opened(self, order: OpenOrder) -> None:
         """Count what is left of ``order`` among the open orders."""
-        pending = self._pending(order.side)
+        pending = self._pending[order.side]
         pending[order.symbol] = pending.get(order.symbol, ZERO) + order.quantity - order.filled
 
     def closed(self, order: OpenOrder) -> None:
         """Count what is left of ``order`` no more."""
-        self._pending(order.side)[order.symbol] -= order.quantity - order.filled
+        self._pending[order.side][order.symbol] -= order.quantity - order.filled
 
     def furthest(self, symbol: str, side: Side) -> Decimal:
-        """The position if all open orders of ``side`` fill, counted positive in that side's direction."""
+        """The position if all open orders of ``side`` fill and no other, counted positive in that
+        direction.
+        """
         held = self._held.get(symbol, ZERO)
-        pending = self._pending(side).get(symbol, ZERO)
-        return (held if side is Side.BUY else -held) + pending
+        return (held if side is Side.BUY else -held) + self._pending[side].get(symbol, ZERO)
 
-    def price(self, symbol: str) -> Decimal:
-        """The latest close."""
-        return self._prices[symbol]
-
-    def gross(self, besides: str) -> Decimal:
-        """The worst sum of absolute notionals of all symbols but one."""
-        symbols = {*self._held, *self._buys, *self._sells} - {besides}
-        return sum((self._largest(symbol) * self._prices[symbol] for symbol in symbols), ZERO)
-
-    def other_side(self, symbol: str, side: Side) -> Decimal:
-        """The position if all open orders against ``side`` fill, counted positive in their direction."""
-        return self.furthest(symbol, Side.SELL if side is Side.BUY else Side.BUY)
-
-    def _largest(self, symbol: str) -> Decimal:
+    def largest(self, symbol: str) -> Decimal:
+        """The largest absolute position that any fills of the open orders can lead to."""
         return max(self.furthest(symbol, Side.BUY), self.furthest(symbol, Side.SELL))
 
-    def _pending(self, side: Side) -> dict[str, Decimal]:
-        return self._buys if side is Side.BUY else self._sells
+    def gross(self, besides: str) -> Decimal:
+        """The largest sum of absolute notionals of all symbols but one."""
+        symbols = self._held | self._pending[Side.BUY] | self._pending[Side.SELL]
+        return sum((self.largest(other) * self.prices[other] for other in symbols if other != besides), ZERO)
 
 
 def check(limits: LimitsSpec, standing: Standing, order: Proposal) -> Denial | None:
@@ -124,7 +119,7 @@ def _check_always(limits: LimitsSpec, standing: Standing, order: Proposal, reduc
             "trading_state",
             None,
             None,
-            f"the portfolio is REDUCING: a {order.side} of {shown(order.quantity)} {order.symbol} would not only reduce",
+            f"the portfolio is REDUCING: {order.side} {shown(order.quantity)} {order.symbol} does not only reduce",
         )
     if limits.max_orders is not None and len(standing.order_times) >= limits.max_orders:
         seconds = Decimal(limits.order_window_us) / 1_000_000
@@ -161,8 +156,8 @@ def _check_exposure(
         equity = standing.equity
         if equity <= 0:
             return _denial("max_leverage", limits.max_leverage, equity, f"equity is {shown(equity)}")
-        against = standing.other_side(order.symbol, order.side) * standing.price(order.symbol)
-        gross = standing.gross(besides=order.symbol) + max(notional, against)
+        already = standing.largest(order.symbol) * standing.prices[order.symbol]
+        gross = standing.gross(besides=order.symbol) + max(notional, already)
         leverage = rounded(gross / equity)
         if leverage > limits.max_leverage:
             return _denial(
@@ -175,7 +170,7 @@ def _check_exposure(
 
 
 def _value_price(standing: Standing, order: Proposal) -> Decimal:
-    close = standing.price(order.symbol)
+    close = standing.prices[order.symbol]
     return close if order.limit_price is None else max(close, order.limit_price)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
+
 from streams.correlations import packed
 
 _NORMAL = NormalDist()
@@ -46,12 +48,10 @@ def parametric_risk(
     n = len(notionals)
     if len(covariance) != packed.size(n):
         raise ValueError(f"{n} notionals need a covariance of {packed.size(n)} values, not {len(covariance)}")
-    held = [i for i in range(n) if notionals[i] != 0.0]
-    betas = [0.0] * n
-    for i in held:
-        betas[i] = notionals[i] * math.fsum(covariance[packed.position(n, i, j)] * notionals[j] for j in held)
+    terms = (packed.unpack(covariance, n) * np.array(notionals)).tolist()
+    variances = [notional * math.fsum(row) for notional, row in zip(notionals, terms, strict=True)]
     # Rounding may leave a perfectly hedged portfolio a hair below zero.
-    volatility = math.sqrt(max(math.fsum(betas), 0.0))
+    volatility = math.sqrt(max(math.fsum(variances), 0.0))
     if volatility == 0.0:
         return ParametricRisk(0.0, 0.0, 0.0, (0.0,) * n)
     z = _NORMAL.inv_cdf(confidence)
@@ -59,5 +59,5 @@ def parametric_risk(
         volatility=volatility,
         value_at_risk=z * volatility,
         conditional_value_at_risk=volatility * _NORMAL.pdf(z) / (1.0 - confidence),
-        components=tuple(z * beta / volatility for beta in betas),
+        components=tuple(z * part / volatility for part in variances),
     )

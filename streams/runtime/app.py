@@ -115,4 +115,4 @@ def run_worker(config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> N
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     app = AgentApp(config, agent, codec)
-    faust.Worker(app, loglevel="WARN", override_logging=False).execute_from_commandline()
+    faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()

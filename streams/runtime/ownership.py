@@ -8,7 +8,7 @@ What must hold, whoever dies when (DESIGN.md rule 9):
   are the same records by determinism, but can never commit again.
 
 `Ownership` keeps these by construction. It reaches the world through a `Port` only: `streams.runtime.kafka` is one,
-`streams.runtime.memory` another. `open` and `commit` may block and are called off the event loop; `apply` and `cut`
+the seeded simulation of the tests another. `open` and `commit` may block and are called off the event loop; `apply` and `cut`
 are synchronous steps on it.
 """
 
@@ -118,6 +118,7 @@ class Ownership:
         self._port = port
         self._touched: set[str] = set()
         self._epoch = Epoch()
+        self._unsettled: Cut | None = None
 
     # ---- own
 
@@ -150,25 +151,32 @@ class Ownership:
     def apply(self, run: Run) -> int:
         """Fold a run into the state and send its outputs, in one synchronous step. Returns the records applied.
 
-        Records below the position are skipped. Raises `schemas.codec.RegistryUnavailable` before anything changed.
+        Records below the position are skipped. Raises `schemas.codec.RegistryUnavailable` before anything changed;
+        after any other failure the partition is closed, since its states may be half changed.
         """
-        inputs = self._inputs(run)
-        if not inputs:
+        if self.phase is not Phase.READY or run.next_offset <= self.next_offset:
             return 0
+        inputs = self._inputs(run)
+        try:
+            if inputs:
+                self._fold(inputs)
+        except BaseException:
+            self.close()
+            raise
+        self.next_offset = run.next_offset  # also past markers, which are offsets without a record
+        return len(inputs)
+
+    def _fold(self, inputs: Sequence[Input]) -> None:
         outputs, touched = self.agent.step(self.where, self.partition_state, self.keys, inputs)
         self._touched |= touched
-        self.next_offset = run.next_offset
         epoch, send, encode = self._epoch, self._port.send, self._codec.encode
         epoch.pending += len(outputs)
         for topic, key, value, event_time in outputs:
             raw = key.encode()
             partition = partition_of(raw, TOPICS[topic].partitions)
             send(topic, partition, raw, encode(topic, value), max(event_time // 1000, 0), epoch.done)
-        return len(inputs)
 
     def _inputs(self, run: Run) -> Sequence[Input]:
-        if self.phase is not Phase.READY or run.next_offset <= self.next_offset:
-            return ()
         if run.begin > self.next_offset:
             raise InputLost(self.where.topic, self.where.partition, self.next_offset, run.begin)
         decode, topic, first = self._codec.decode, self.agent.source, self.next_offset
@@ -188,9 +196,14 @@ class Ownership:
     # ---- cut, acknowledge, commit
 
     def cut(self) -> Cut | None:
-        """Serialise what changed since the last cut; None where nothing did. The next run belongs to the next cut."""
+        """Serialise what changed since the last cut; None where nothing did. The next run belongs to the next cut.
+
+        A cut that was not settled yet is answered again: none may be overtaken, or its changes would be lost.
+        """
         if self.phase is not Phase.READY or self.next_offset == self.committed_offset:
             return None
+        if self._unsettled is not None:
+            return self._unsettled
         encode, log = self._codec.encode, self._changelog
         changes = {key.encode(): encode(log, self.keys[key]) for key in self._touched if key in self.keys}
         changes[PARTITION_KEY] = encode(log, self.partition_state)
@@ -198,9 +211,9 @@ class Ownership:
             topic=self.where.topic, partition=self.where.partition, next_offset=self.next_offset
         )
         changes[POSITION_KEY] = encode(log, position)
-        cut = Cut(changes, frozenset(self._touched), self.next_offset, self._epoch)
+        self._unsettled = Cut(changes, frozenset(self._touched), self.next_offset, self._epoch)
         self._touched, self._epoch = set(), Epoch()
-        return cut
+        return self._unsettled
 
     @staticmethod
     def acknowledged(cut: Cut) -> bool:
@@ -217,6 +230,7 @@ class Ownership:
 
     def settle(self, cut: Cut, outcome: Outcome) -> None:
         """Take note of how a commit ended; what was aborted belongs to the next cut again."""
+        self._unsettled = None
         if outcome is Outcome.COMMITTED:
             self.committed_offset = cut.next_offset
         else:

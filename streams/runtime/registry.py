@@ -34,12 +34,13 @@ def register(client: SchemaRegistryClient, namespace: str, names: Iterable[str] 
     `schemas.codec.RegistryUnavailable`.
     """
     ids: dict[str, int] = {}
+    texts = {name: topic_schema_text(name) for name in names}
     try:
         if client.get_config().compatibility_level != COMPATIBILITY:
             client.set_config(config=ServerConfig(compatibility=COMPATIBILITY))
-        for name in names:
+        for name, text in texts.items():
             subject = f"{physical(namespace, name)}-value"
-            ids[name] = client.register_schema(subject, Schema(topic_schema_text(name), "AVRO"))
+            ids[name] = client.register_schema(subject, Schema(text, "AVRO"))
     except SchemaRegistryError as error:
         if error.http_status_code == _CONFLICT:
             raise Incompatible(
@@ -48,8 +49,8 @@ def register(client: SchemaRegistryClient, namespace: str, names: Iterable[str] 
         if error.http_status_code == _INVALID:
             raise Incompatible(f"{subject}: the registry does not take the schema: {error.error_message}") from error
         raise RegistryUnavailable(str(error)) from error
-    except OSError as error:
-        raise RegistryUnavailable(str(error)) from error
+    except Exception as error:  # the HTTP library's errors of several kinds: the registry does not answer
+        raise RegistryUnavailable(f"{type(error).__name__}: {error}") from error
     return ids
 
 
@@ -64,7 +65,7 @@ def codec(url: str, namespace: str, *, attempts: int = 30) -> Codec:
             if error.http_status_code == _NOT_FOUND:
                 raise UnknownSchema(f"schema id {number} is not in the registry") from error
             raise RegistryUnavailable(str(error)) from error
-        except Exception as error:  # httpx errors of several kinds: the registry does not answer
+        except Exception as error:  # as above
             raise RegistryUnavailable(f"{type(error).__name__}: {error}") from error
         return str(text)
 

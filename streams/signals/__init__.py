@@ -1,1 +1,3 @@
-"""What to hold, and why: the strategy interface (`strategy`), how one is found (`loading`), and those that ship."""
+"""What to hold, and why: the strategy interface (`strategy`), how one is found (`loading`), and those that
+ship.
+"""

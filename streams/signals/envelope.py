@@ -37,7 +37,8 @@ _SCALARS: dict[type[inspect.Type], str] = {
 class StateCodec(Generic[S]):
     """Writes a strategy's state into its envelope and reads it back.
 
-    Raises StrategyInvalid where the Struct has a field that cannot be stored, or cannot be made without arguments.
+    Raises StrategyInvalid where the Struct has a field that cannot be stored, or cannot be made without
+    arguments.
     """
 
     def __init__(self, name: str, state_type: type[S]) -> None:
@@ -60,8 +61,8 @@ class StateCodec(Generic[S]):
     def read(self, envelope: StrategyState) -> S:
         """A copy of the state in ``envelope``, which a former version of the class may have written.
 
-        Fields that the class has dropped are ignored, new ones get their defaults. Raises StateMismatch where a
-        field's type has changed or a new one has no default.
+        Fields that the class has dropped are ignored, new ones get their defaults. Raises StateMismatch where
+        a field's type has changed or a new one has no default.
         """
         try:
             own = envelope.schema == self.schema
@@ -73,7 +74,9 @@ class StateCodec(Generic[S]):
             raise StateMismatch(self._name, str(error)) from error
 
     def write(self, envelope: StrategyState, state: S) -> None:
-        """Put ``state`` into ``envelope``, which is left alone where that raises (a value of the wrong type)."""
+        """Put ``state`` into ``envelope``, which is left alone where that raises (a value of the wrong
+        type).
+        """
         envelope.body = self._encode(state)
         envelope.schema = self.schema
 
@@ -121,6 +124,6 @@ def _avro(kind: inspect.Type, where: str, named: set[type]) -> Schema:
         case inspect.StructType(cls=struct):
             return _record(struct, named)
     raise StrategyInvalid(
-        f"{where} cannot be stored: a state's fields are bool, int, float, str, bytes, lists and tuples of those, "
-        f"dicts by str, other Structs, or one of these or None"
+        f"{where} cannot be stored: a state's fields are bool, int, float, str, bytes, lists and tuples of "
+        f"those, dicts by str, other Structs, or one of these or None"
     )

@@ -24,8 +24,8 @@ AnyStrategy = Strategy[Any, Any]
 def load(spec: StrategySpec) -> AnyStrategy:
     """The strategy that ``spec.uses`` names, with its parameters.
 
-    ``uses`` is the name of an entry point in the group `GROUP`, or ``path/to/file.py:Class``, relative to the folder
-    that the process runs in. Raises StrategyNotFound, StrategyInvalid or ParametersInvalid.
+    ``uses`` is the name of an entry point in the group `GROUP`, or ``path/to/file.py:Class``, relative to the
+    folder that the process runs in. Raises StrategyNotFound, StrategyInvalid or ParametersInvalid.
     """
     if ".py:" in spec.uses:
         path, _, name = spec.uses.rpartition(":")

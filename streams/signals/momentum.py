@@ -12,7 +12,7 @@ from msgspec import Meta
 from streams.signals.strategy import Strategy, Target, View
 
 
-class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+class MomentumParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Of `Momentum`."""
 
     lookback: Annotated[int, Meta(ge=1)] = 60
@@ -27,25 +27,26 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """change of the weight, as a share of the wanted one, below which nothing is traded"""
 
 
-class State(msgspec.Struct):
+class MomentumState(msgspec.Struct):
     """Of `Momentum`: the last closes of each symbol, oldest first."""
 
     closes: dict[str, list[float]] = {}
 
 
-class Momentum(Strategy[Parameters, State]):
+class Momentum(Strategy[MomentumParameters, MomentumState]):
     """Long what has risen over the lookback, short what has fallen, each sized to the same volatility.
 
         weight = sign(close_t / close_(t-lookback) - 1) * min(target_volatility / volatility, max_weight) / n
 
-    with n symbols and volatility = sqrt(variance per bar * bars_per_year) from the covariance's diagonal (Moskowitz,
-    Ooi and Pedersen, Time series momentum, Journal of Financial Economics 104, 2012, section 4.1, equation 5; there
-    monthly with a lookback of twelve months). Bars that a symbol lacks do not count. Market orders, and only when the
-    weight is off by more than ``rebalance`` of what is wanted: a change of sign always is.
+    with n symbols and volatility = sqrt(variance per bar * bars_per_year) from the covariance's diagonal
+    (Moskowitz, Ooi and Pedersen, Time series momentum, Journal of Financial Economics 104, 2012, section 4.1,
+    equation 5; there monthly with a lookback of twelve months). Bars that a symbol lacks do not count. Market
+    orders, and only when the weight is off by more than ``rebalance`` of what is wanted: a change of sign
+    always is.
     """
 
-    Parameters = Parameters
-    State = State
+    Parameters = MomentumParameters
+    State = MomentumState
     inputs = frozenset({"bars", "covariance"})
 
     @property
@@ -53,7 +54,7 @@ class Momentum(Strategy[Parameters, State]):
         """The lookback and the bar it starts from."""
         return self.parameters.lookback + 1
 
-    def on_snapshot(self, state: State, view: View) -> tuple[State, Sequence[Target]]:
+    def on_snapshot(self, state: MomentumState, view: View) -> tuple[MomentumState, Sequence[Target]]:
         """See `Strategy.on_snapshot`."""
         given = self.parameters
         variances = view.covariance.diagonal().tolist()

@@ -14,7 +14,7 @@ from streams.signals.strategy import Row, Strategy, Target, View
 _STAND_ASIDE = frozenset({Label.TRENDING, Label.CRISIS})
 
 
-class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+class ReversionParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Of `Reversion`."""
 
     gross: Annotated[float, Meta(gt=0, le=10)] = 0.5
@@ -25,26 +25,27 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """bars after which a position that has not come back is left"""
 
 
-class State(msgspec.Struct):
+class ReversionState(msgspec.Struct):
     """Of `Reversion`: for how many bars each symbol has been held."""
 
     held_for: dict[str, int] = {}
 
 
-class Reversion(Strategy[Parameters, State]):
+class Reversion(Strategy[ReversionParameters, ReversionState]):
     """Buys below the lower band, sells above the upper, and leaves at the middle.
 
-    The bands are those of the regime record (Bollinger, *Bollinger on Bollinger Bands*, 2001: a moving average and
-    two standard deviations about it). Entries and exits are limit orders at the close, so they fill only if the next
-    bars trade through it. In a TRENDING or CRISIS regime, where prices run away from their average, it stands
-    aside: nothing is entered, and what is held is left by a market order, as is what has not come back in time.
+    The bands are those of the regime record (Bollinger, *Bollinger on Bollinger Bands*, 2001: a moving
+    average and two standard deviations about it). Entries and exits are limit orders at the close, so they
+    fill only if the next bars trade through it. In a TRENDING or CRISIS regime, where prices run away from
+    their average, it stands aside: nothing is entered, and what is held is left by a market order, as is what
+    has not come back in time.
     """
 
-    Parameters = Parameters
-    State = State
+    Parameters = ReversionParameters
+    State = ReversionState
     inputs = frozenset({"bars", "regimes"})
 
-    def on_snapshot(self, state: State, view: View) -> tuple[State, Sequence[Target]]:
+    def on_snapshot(self, state: ReversionState, view: View) -> tuple[ReversionState, Sequence[Target]]:
         """See `Strategy.on_snapshot`."""
         targets = []
         size = self.parameters.gross / len(view.rows)

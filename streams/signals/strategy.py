@@ -46,9 +46,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Target(msgspec.Struct, frozen=True):
     """What a strategy wants to hold of one symbol. A symbol without a target is left as it is.
 
-    ``weight`` is the wanted notional over the portfolio's equity, negative for a short position; it counts what
-    this strategy holds, not what its portfolio holds. ``good_for`` is the number of snapshots for which a limit
-    order may rest. ``figures`` are recorded with the signal.
+    ``weight`` is the wanted notional over the portfolio's equity, negative for a short position; it counts
+    what this strategy holds, not what its portfolio holds. ``good_for`` is the number of snapshots for which
+    a limit order may rest. ``figures`` are recorded with the signal.
     """
 
     symbol: str
@@ -60,20 +60,15 @@ class Target(msgspec.Struct, frozen=True):
     figures: Mapping[str, float] = {}
 
 
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One symbol in a view. ``stale``: it had no bar of its own in this snapshot, its last one is carried."""
 
-    __slots__ = ("_bar", "_inputs", "_regime", "close", "stale", "symbol")
-
-    def __init__(
-        self, symbol: str, stale: bool, bar: Bar, regime: Regime | None, inputs: frozenset[str]
-    ) -> None:
-        self.symbol = symbol
-        self.stale = stale
-        self.close = bar.close
-        self._bar = bar
-        self._regime = regime
-        self._inputs = inputs
+    symbol: str
+    stale: bool
+    close: float
+    _bar: Bar
+    _regime: Regime | None
+    _inputs: frozenset[str]
 
     @property
     def bar(self) -> Bar:
@@ -88,44 +83,34 @@ class Row:
         return self._regime
 
 
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a strategy sees of a snapshot, and of itself.
 
-    ``rows`` are in the order of their symbols. ``equity`` is the portfolio's, in its currency; ``positions`` are what
-    this strategy holds and ``pending`` what its open orders would add, both signed and in units.
+    ``rows`` are in the order of their symbols. ``equity`` is the portfolio's, in its currency; ``positions``
+    are what this strategy holds and ``pending`` what its open orders would add, both signed and in units.
     """
 
-    __slots__ = ("_covariance", "_inputs", "end", "equity", "pending", "positions", "rows", "start")
-
-    def __init__(
-        self,
-        *,
-        start: int,
-        end: int,
-        rows: Mapping[str, Row],
-        covariance: NDArray[np.float64],
-        equity: float,
-        positions: Mapping[str, float],
-        pending: Mapping[str, float],
-        inputs: frozenset[str],
-    ) -> None:
-        self.start = start
-        self.end = end
-        self.rows = rows
-        self.equity = equity
-        self.positions = positions
-        self.pending = pending
-        self._covariance = covariance
-        self._inputs = inputs
+    start: int
+    end: int
+    rows: Mapping[str, Row]
+    equity: float
+    positions: Mapping[str, float]
+    pending: Mapping[str, float]
+    _covariance: NDArray[np.float64]
+    _inputs: frozenset[str]
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Of log returns per bar, shape (n, n) in the order of ``rows``; UndeclaredInput without "covariance"."""
+        """Of log returns per bar, shape (n, n) in the order of ``rows``; UndeclaredInput without
+        "covariance".
+        """
         _require("covariance", self._inputs)
         return self._covariance
 
     def weight(self, symbol: str) -> float:
-        """What this strategy will hold of ``symbol`` once its open orders are filled, as a share of equity."""
+        """What this strategy will hold of ``symbol`` once its open orders are filled, as a share of
+        equity.
+        """
         if self.equity <= 0.0:
             return 0.0
         units = self.positions.get(symbol, 0.0) + self.pending.get(symbol, 0.0)
@@ -135,9 +120,9 @@ class View:
 class Strategy(ABC, Generic[P, S]):
     """Base of all strategies; an instance holds its parameters and nothing else.
 
-    ``Parameters`` is a frozen Struct whose fields all have defaults; the settings override them. ``State`` is a
-    Struct that can be made without arguments, of the field types that `streams.signals.envelope` lists. ``inputs``
-    are a subset of `INPUTS`: nothing else can be read.
+    ``Parameters`` is a frozen Struct whose fields all have defaults; the settings override them. ``State`` is
+    a Struct that can be made without arguments, of the field types that `streams.signals.envelope` lists.
+    ``inputs`` are a subset of `INPUTS`: nothing else can be read.
     """
 
     Parameters: type[P]
@@ -149,15 +134,17 @@ class Strategy(ABC, Generic[P, S]):
 
     @property
     def warm_up(self) -> int:
-        """Snapshots that the state needs: before, ``on_snapshot`` is called and its targets are not acted upon."""
+        """Snapshots that the state needs: before, ``on_snapshot`` is called and its targets are not acted
+        upon.
+        """
         return 0
 
     @abstractmethod
     def on_snapshot(self, state: S, view: View) -> tuple[S, Sequence[Target]]:
         """The state after ``view`` and what is wanted now.
 
-        A function of its arguments and the parameters alone: no clock, randomness, I/O or globals. ``state`` is the
-        strategy's own copy and may be changed in place.
+        A function of its arguments and the parameters alone: no clock, randomness, I/O or globals. ``state``
+        is the strategy's own copy and may be changed in place.
         """
 
 

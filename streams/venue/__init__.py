@@ -1,4 +1,6 @@
-"""The paper venue: what would have become of an order, by documented rules (`paper`), and what it costs (`costs`)."""
+"""The paper venue: what would have become of an order, by documented rules (`paper`), and what it costs
+(`costs`).
+"""
 
 from streams.venue.paper import PaperBar, PaperFill, expires, match
 

@@ -13,7 +13,8 @@ _BASIS_POINTS = Decimal(10_000)
 def market_price(
     spec: VenueSpec, side: Side, opening: Decimal, quantity: Decimal, volume: Decimal
 ) -> Decimal:
-    """The price of a market order's fill of ``quantity`` in a bar that opens at ``opening``, quote currency per unit.
+    """The price of a market order's fill of ``quantity`` in a bar that opens at ``opening``, quote currency
+    per unit.
 
     The order crosses half the spread and moves the price linearly in its share of the bar's volume:
 
@@ -36,6 +37,8 @@ def fee_due(spec: VenueSpec, filled: Decimal, value: Decimal) -> Decimal:
 
 
 def slippage(side: Side, reference: Decimal, price: Decimal, quantity: Decimal) -> Decimal:
-    """What a fill cost against the close it was decided on, quote currency; negative where the price was better."""
+    """What a fill cost against the close it was decided on, quote currency; negative where the price was
+    better.
+    """
     paid_more = price - reference if side is Side.BUY else reference - price
     return rounded(paid_more * quantity)

@@ -1,18 +1,20 @@
-"""The paper venue's matching rules. An order decided on the snapshot of T meets the bars of the snapshots after it.
+"""The paper venue's matching rules. An order decided on the snapshot of T meets the bars of the snapshots
+after it.
 
-- **Order.** Resting orders are tried in the order of their approval. The orders of one portfolio in one symbol share
-  ``participation`` times the bar's volume, cut down to the lot: who was approved first takes first. What is left of an
-  order waits for the next bar. Bars that are only carried (stale) match nothing.
-- **Market orders** fill at the bar's open, worsened by half the spread and by slippage (`costs.market_price`). They
-  rest until they are filled or cancelled, however long their symbol has no bar.
-- **Limit orders** fill when the bar trades through the limit: its low is below a buy's limit, its high above a sell's.
-  A touch does not fill, since the queue at that price is not known. A buy fills at the lower of open and limit, a sell
-  at the higher, without spread or slippage: it waited to be traded with.
-- **Expiry.** A limit order rests for ``good_for`` snapshots after its own, whether or not its symbol had a bar in
-  them; what is then left expires.
+- **Order.** Resting orders are tried in the order of their approval. The orders of one portfolio in one
+  symbol share ``participation`` times the bar's volume, cut down to the lot: who was approved first takes
+  first. What is left of an order waits for the next bar. Bars that are only carried (stale) match nothing.
+- **Market orders** fill at the bar's open, worsened by half the spread and by slippage
+  (`costs.market_price`). They rest until they are filled or cancelled, however long their symbol has no bar.
+- **Limit orders** fill when the bar trades through the limit: its low is below a buy's limit, its high above
+  a sell's. A touch does not fill, since the queue at that price is not known. A buy fills at the lower of
+  open and limit, a sell at the higher, without spread or slippage: it waited to be traded with.
+- **Expiry.** A limit order rests for ``good_for`` snapshots after its own, whether or not its symbol had a
+  bar in them; what is then left expires.
 - **Fees** are charged with each fill (`costs.fee_due`).
 
-The venue knows no cash and no positions: whether the portfolio may send an order is the pre-trade check's business.
+The venue knows no cash and no positions: whether the portfolio may send an order is the pre-trade check's
+business.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class PaperBar:
 
 
 class PaperFill(NamedTuple):
-    """One fill: units, price per unit, and in quote currency the fee and the slippage against the decision."""
+    """One fill: units, price per unit, and in quote currency the fee and the slippage against the
+    decision.
+    """
 
     quantity: Decimal
     price: Decimal

@@ -175,6 +175,6 @@ def test_a_failed_start_stops_what_it_had_started(settings: StackSettings, tmp_p
     external = ExternalServices(registry=running.registry)
     with pytest.raises(StartFailed, match="kafka ended") as caught:
         up(other, external)
-    assert "node" in str(caught.value)
+    assert "Stored node id 7" in str(caught.value)
     assert endpoints(other) is None
     assert [service.state for service in status(other, external)] == ["stopped", "running", "stopped"]

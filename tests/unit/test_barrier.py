@@ -86,13 +86,18 @@ def test_a_start_without_bars_makes_no_snapshot() -> None:
 
 def test_repeats_are_dropped() -> None:
     first = msgspec.structs.replace(bar("A", 0), bar=examples.bar("A", DAY0, close=1.0))
-    state = UniverseState(ewma=EwmaState())
-    _, snapshots = barrier.step(
-        state, [first, bar("A", 0), bar("B", 0), bar("A", 0), clock(0, 5), clock(1, 5)], AB, TWO_PARTITIONS
-    )
-    (snapshot,) = snapshots
+    state, _ = barrier.step(UniverseState(ewma=EwmaState()), [first, bar("A", 0)], AB, TWO_PARTITIONS)
+    assert [item.bar.close for item in state.pending[0].bars] == [1.0]
+    events = bar("B", 0), bar("A", 0), clock(0, 5), clock(1, 5)
+    state, (snapshot,) = barrier.step(state, events, AB, TWO_PARTITIONS)
     assert snapshot.rows[0].bar.close == 1.0
     assert state.pending == []
+
+
+def test_a_bar_after_its_clock_is_too_late_within_a_run_as_well() -> None:
+    events = bar("A", 0), clock(0, 1), clock(1, 1), bar("B", 0)
+    _, (snapshot,) = barrier.step(UniverseState(ewma=EwmaState()), events, AB, TWO_PARTITIONS)
+    assert symbols_of(snapshot) == "A"
 
 
 def test_strangers_are_kept_out() -> None:
@@ -107,6 +112,13 @@ def test_the_first_snapshot_under_settings_waits_for_every_clock() -> None:
     from_2 = examples.settings(tick_partitions=2, effective_from=DAY0 + 2 * MINUTE)
     events = bar("A", 1), bar("A", 2), clock(0, 2), clock(1, 2), bar("A", 3)
     assert closed_by(*events, spec=just_a, under=from_2) == [[(1, "A")], [], [], [(2, "A")], [(3, "A")]]
+
+
+def test_a_member_that_left_is_not_carried_on() -> None:
+    just_a = UniverseSpec(name="u1", symbols=("A",), kind="time:1m")
+    state, _ = barrier.step(UniverseState(ewma=EwmaState()), [bar("A", 0), bar("B", 0)], AB, TWO_PARTITIONS)
+    _, (snapshot,) = barrier.step(state, [bar("A", 1)], just_a, TWO_PARTITIONS)
+    assert symbols_of(snapshot) == "A"
 
 
 class World(NamedTuple):
@@ -172,7 +184,7 @@ def fold(runs: list[list[Event]]) -> tuple[UniverseState, list[Closed]]:
     return state, snapshots
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), world=worlds())
 def test_content_does_not_depend_on_interleaving_runs_or_repeats(data: st.DataObject, world: World) -> None:
     runs = data.draw(interleavings(world))
@@ -184,3 +196,16 @@ def test_content_does_not_depend_on_interleaving_runs_or_repeats(data: st.DataOb
     whole_state, whole = fold([[event for run in runs for event in run]])
     assert whole == snapshots
     assert whole_state == state
+
+
+any_event = st.one_of(
+    st.builds(bar, st.sampled_from("ABCDZ"), st.integers(0, 4)),
+    st.builds(clock, st.integers(0, 2), st.integers(0, 5)),
+)
+
+
+@settings(deadline=None)
+@given(events=st.lists(any_event, max_size=60), cuts=st.sets(st.integers(0, 60)))
+def test_runs_do_not_matter_even_where_the_promise_is_broken(events: list[Event], cuts: set[int]) -> None:
+    bounds = [0, *sorted(cuts), 60]
+    assert fold([events[a:b] for a, b in pairwise(bounds)]) == fold([events])

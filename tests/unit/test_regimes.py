@@ -97,7 +97,7 @@ def test_the_label_before_and_the_bars_since_are_counted() -> None:
 
 
 def test_every_label_is_the_commonest_of_the_market_that_it_is_made_for() -> None:
-    """Calm noise first, so that the slow ATR knows what is normal; then one market, judged on its last bars."""
+    """Calm noise first, so that the slow ATR knows what is normal; then one market, judged on its end."""
     bars, judged = 60, 30
     seen: dict[Label, list[Label]] = {label: [] for label in Label}
     for seed in range(10):

@@ -93,6 +93,15 @@ def test_a_service_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
+def test_last_lines_leave_out_what_says_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "starting\n\nFATAL bad id\n\tat kafka.Kafka$.main(Kafka.scala:75) [kafka.jar]\n\t... 12 more\nbye"
+    )
+    assert processes.last_lines(log) == ["starting", "FATAL bad id", "bye"]
+    assert processes.last_lines(tmp_path / "none") == []
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -165,8 +165,11 @@ def test_warm_counts_each_symbol_for_itself() -> None:
 
 
 def test_stale_rows_are_marked_everywhere() -> None:
-    outputs, _ = run(items(*full(1), bar("A", 1), clock(0, 2), clock(1, 2)))
-    assert values(outputs, "market.correlations", "u1")[-1].stale == (False, True, True)
+    outputs, _ = run(items(*full(3), bar("A", 3), clock(0, 4), clock(1, 4)))
+    before, after = values(outputs, "market.correlations", "u1")[-2:]
+    assert after.stale == (False, True, True)
+    assert after.volatilities[0] != before.volatilities[0]
+    assert after.volatilities[1:] == before.volatilities[1:]
     assert [row.stale for row in values(outputs, "portfolio.events", "alpha")[-1].rows] == [False, True]
 
 

@@ -1,0 +1,43 @@
+"""The `headrace` command. Each command's module is imported when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from connectors.errors import ConnectorError
+from headrace.cli import run, stack, topics, trading
+from headrace.stack import StackError
+from schemas.codec import CodecError
+from streams.errors import HeadraceError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Market ticks in, orders out: a Kafka streams pipeline for live trading, paper trading and replay.",
+)
+
+_LOCAL, _PIPELINE, _TRADING = "Local stack", "Pipeline", "Trading"
+app.command(rich_help_panel=_LOCAL)(stack.up)
+app.command(rich_help_panel=_LOCAL)(stack.down)
+app.command(rich_help_panel=_LOCAL)(stack.status)
+app.add_typer(topics.app, name="topics", rich_help_panel=_PIPELINE)
+app.command(rich_help_panel=_PIPELINE)(run.worker)
+app.command(rich_help_panel=_PIPELINE)(run.sink)
+app.command(rich_help_panel=_TRADING)(trading.halt)
+app.command(rich_help_panel=_TRADING)(trading.reduce)
+app.command(rich_help_panel=_TRADING)(trading.resume)
+
+FAILURES = (HeadraceError, StackError, ConnectorError, CodecError)
+
+
+def main() -> None:
+    """Run the command; our own errors are one clear message and exit status 1, never a traceback."""
+    try:
+        app()
+    except FAILURES as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from error

@@ -1,0 +1,166 @@
+"""Rule 11: when two runs are equal.
+
+In every result topic, per key, the same sequence of (Avro body without its frame, timestamp), taking the first of
+each identity; a later copy that differs is a failure of its run. Dead letters compare as a set, without the error's
+text and their place.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import confluent_kafka as ck
+import msgspec
+
+from schemas.codec import Unreadable, decode_body, encode_body, identity_of
+from schemas.records import DeadLetter, Record
+from schemas.topics import TOPICS, physical
+from streams.agent import DEAD_LETTERS, Output
+
+FRAME_BYTES = 5
+COMPARED = tuple(name for name, topic in TOPICS.items() if topic.compared)
+
+
+class Difference(NamedTuple):
+    """One way in which two runs are not equal."""
+
+    topic: str
+    key: str
+    what: str
+
+
+class Results:
+    """The results of one run, gathered record by record."""
+
+    def __init__(self) -> None:
+        self.sequences: dict[tuple[str, str], dict[tuple[Any, ...], tuple[bytes, int]]] = defaultdict(dict)
+        self.dead_letters: set[tuple[Any, ...]] = set()
+        self.copies = 0
+        self.differing: list[Difference] = []
+
+    def add(self, topic: str, key: str, record: Record, body: bytes, timestamp_ms: int) -> None:
+        """Take one record of a result topic; kinds that are not compared are ignored."""
+        if isinstance(record, DeadLetter):
+            self.dead_letters.add(_letter(record))
+            return
+        if not isinstance(record, TOPICS[topic].compared):
+            return
+        held = self.sequences[topic, key]
+        name = identity(record)
+        first = held.setdefault(name, (body, timestamp_ms))
+        if first[0] is not body:
+            self.copies += 1
+            if first != (body, timestamp_ms):
+                self.differing.append(Difference(topic, key, f"a differing copy of {name}"))
+
+    def output(self, output: Output) -> None:
+        """Take an output of the inline runner."""
+        if output.topic in COMPARED:
+            body = encode_body(output.topic, output.value)
+            timestamp = max(output.event_time // 1000, 0)
+            self.add(output.topic, output.key, output.value, body, timestamp)
+
+    def count(self, topic: str) -> int:
+        """Records of a topic, copies left out."""
+        if topic == DEAD_LETTERS:
+            return len(self.dead_letters)
+        return sum(len(held) for (name, _), held in self.sequences.items() if name == topic)
+
+
+def identity(record: Record) -> tuple[Any, ...]:
+    """The values of the fields that make a record's identity."""
+    values = []
+    for path in identity_of(type(record)):
+        value: Any = record
+        for name in path.split("."):
+            value = getattr(value, name)
+        values.append(value)
+    return tuple(values)
+
+
+def _letter(letter: DeadLetter) -> tuple[Any, ...]:
+    value = letter.value
+    if value is not None and value[:1] == b"\0":
+        value = value[FRAME_BYTES:]
+    return letter.stage, letter.input, letter.reason, letter.key, value
+
+
+def differences(left: Results, right: Results) -> list[Difference]:
+    """Every way in which two runs differ; empty: they are equal. Differing copies within either count too."""
+    found = [*left.differing, *right.differing]
+    for topic, key in sorted({*left.sequences, *right.sequences}):
+        a = list(left.sequences.get((topic, key), {}).items())
+        b = list(right.sequences.get((topic, key), {}).items())
+        if a != b:
+            found.append(Difference(topic, key, _first(topic, a, b)))
+    for letter in sorted(left.dead_letters ^ right.dead_letters, key=repr):
+        side = "left" if letter in left.dead_letters else "right"
+        found.append(Difference(DEAD_LETTERS, str(letter[1]), f"only {side}: {letter[:3]}"))
+    return found
+
+
+def _first(topic: str, a: list[Any], b: list[Any]) -> str:
+    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    text = f"{len(a)} and {len(b)} records, first difference at {at}"
+    sides = [_shown(topic, side[at]) if at < len(side) else "nothing" for side in (a, b)]
+    return f"{text}:\n  left  {sides[0]}\n  right {sides[1]}"
+
+
+def _shown(topic: str, item: Any) -> str:
+    body, timestamp_ms = item[1]
+    return f"@{timestamp_ms} {msgspec.to_builtins(decode_body(topic, body))}"
+
+
+def read(bootstrap: str, namespace: str) -> Results:
+    """The results of a run from its topics, as they are now."""
+    results = Results()
+    for topic in COMPARED:
+        for key, value, timestamp_ms in records(bootstrap, namespace, topic):
+            body = (value or b"")[FRAME_BYTES:]
+            record = decode_body(topic, body)
+            if isinstance(record, Record) and not isinstance(record, Unreadable):
+                results.add(topic, "" if key is None else key.decode(), record, body, timestamp_ms)
+    return results
+
+
+def records(
+    bootstrap: str, namespace: str, topic: str
+) -> Iterator[tuple[bytes | None, bytes | None, int]]:
+    """Key, value and timestamp (ms) of every record of a topic up to its present end, partition by partition."""
+    for message in messages(bootstrap, physical(namespace, topic)):
+        yield message.key(), message.value(), message.timestamp()[1]
+
+
+def messages(bootstrap: str, name: str) -> Iterator[ck.Message]:
+    """Every committed message of a topic (its name on the broker) up to its present end."""
+    reader = ck.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "headrace-compare",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    try:
+        partitions = len(reader.list_topics(name, timeout=10).topics[name].partitions)
+        for partition in range(partitions):
+            reader.assign([ck.TopicPartition(name, partition, ck.OFFSET_BEGINNING)])
+            yield from _to_the_end(reader)
+    finally:
+        reader.close()
+
+
+def _to_the_end(reader: ck.Consumer) -> Iterator[ck.Message]:
+    while True:
+        for message in reader.consume(10_000, 1.0):
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == ck.KafkaError._PARTITION_EOF:
+                return
+            else:
+                raise ck.KafkaException(error)

@@ -1,0 +1,211 @@
+"""Drives the whole pipeline for tests: inline as the oracle, and over Kafka with any number of processes and kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+
+from connectors.messages import Message
+from headrace import compare, topics
+from headrace.compare import Results
+from headrace.fleet import Fleet, headrace_argv
+from headrace.pipeline import PipelineSettings
+from headrace.stack import Endpoints
+from schemas.codec import Codec, decode_body
+from schemas.records import Command, DeadLetter
+from schemas.states import POSITION_KEY, SourcePosition
+from schemas.topics import TOPICS, physical
+from streams import topology
+from streams.agent import DEAD_LETTERS, Output
+from streams.runtime import registry
+from streams.runtime.inline import Inline
+from streams.runtime.kafka import KafkaPort
+
+AGENTS = ("symbols", "universes", "portfolios")
+DEADLINE_S = 240.0
+
+
+def inline(
+    settings: PipelineSettings,
+    messages: Iterable[Message],
+    *,
+    commands: Iterable[Command] = (),
+    run_records: int = 4096,
+    outputs: list[Output] | None = None,
+) -> Results:
+    """The oracle: the same topology in this process, fed with a connector's messages."""
+    results = Results()
+
+    def collect(output: Output) -> None:
+        results.output(output)
+        if outputs is not None:
+            outputs.append(output)
+
+    runner = Inline(topology.agents(), settings.record(), collect, run_records=run_records)
+    for command in commands:
+        runner.command(command, command.portfolio)
+    for message in messages:
+        timestamp_ms = max(message.time_us // 1000, 1)
+        if message.record is None:
+            runner.clock(message.source, timestamp_ms)
+        elif isinstance(message.record, DeadLetter):
+            collect(Output(DEAD_LETTERS, message.key or "", message.record, message.time_us))
+        else:
+            runner.tick(str(message.key), message.record, timestamp_ms)
+    runner.flush()
+    return results
+
+
+@dataclass
+class KafkaRun:
+    """One run of the pipeline over Kafka under a namespace of its own; a context manager that stops everything."""
+
+    stack: Endpoints
+    namespace: str
+    settings: PipelineSettings
+    folder: Path
+    processes: int = 1
+    max_run_records: int = 20_000
+    with_sink: bool = True
+    fleet: Fleet = field(init=False)
+    codec: Codec = field(init=False)
+    log: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> KafkaRun:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.codec = registry.codec(self.stack.registry, self.namespace)
+        topics.create(self.stack.kafka, self.namespace, self.settings.record(), self.codec)
+        self.fleet = Fleet(self.folder / "logs", self.environment())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop()
+
+    def environment(self) -> dict[str, str]:
+        """What the child processes see: this run's services, namespace and settings."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
+            "HEADRACE_NAMESPACE": self.namespace,
+            "HEADRACE_KAFKA__BOOTSTRAP": self.stack.kafka,
+            "HEADRACE_REGISTRY__URL": self.stack.registry,
+            "HEADRACE_DATABASE__URL": self.stack.database,
+            "HEADRACE_STACK__DATA_DIR": str(self.folder / "data"),
+            "HEADRACE_PIPELINE": self.settings.model_dump_json(),
+            "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
+            "HEADRACE_WORKER__SESSION_TIMEOUT_MS": "6000",
+        }
+
+    def start(self, ingest: Sequence[str] | None = None) -> None:
+        """Start the agents, the sink and the connector (``ingest``: the arguments of `headrace ingest`)."""
+        for name in AGENTS:
+            for number in range(self.processes):
+                instance = f"{name}-{number}"
+                self._start(instance, "worker", name, "--instance", instance)
+        if self.with_sink:
+            self._start("sink", "sink", "--instance", "sink-0")
+        if ingest is not None:
+            self._start("ingest", "ingest", *ingest)
+
+    def _start(self, name: str, *arguments: str) -> None:
+        self.fleet.start(name, headrace_argv(*arguments), finishes=name == "ingest")
+
+    # ---- where things stand
+
+    def end(self, topic: str) -> list[int]:
+        """End offset of every partition of a topic."""
+        reader = ck.Consumer({"bootstrap.servers": self.stack.kafka, "group.id": "headrace-test-ends"})
+        try:
+            name = physical(self.namespace, topic)
+            return [
+                reader.get_watermark_offsets(ck.TopicPartition(name, partition), timeout=20)[1]
+                for partition in range(TOPICS[topic].partitions)
+            ]
+        finally:
+            reader.close()
+
+    def position(self, agent: str) -> list[int]:
+        """Committed position of every partition of an agent's source, from its changelog."""
+        port = KafkaPort(self.stack.kafka, self.namespace)
+        positions = []
+        for partition in range(TOPICS[topology.agent(agent).source].partitions):
+            body = port.restore(agent, partition).get(POSITION_KEY)
+            state = None if body is None else decode_body(f"{agent}.changelog", body[compare.FRAME_BYTES :])
+            positions.append(state.next_offset if isinstance(state, SourcePosition) else 0)
+        return positions
+
+    def settle(self) -> None:
+        """Wait until every agent has committed the end of its source, upstream first, and the sink has it all."""
+        deadline = time.monotonic() + DEADLINE_S
+        for name in AGENTS:
+            source = topology.agent(name).source
+            while (at := self.position(name)) != (end := self.end(source)):
+                assert time.monotonic() < deadline, f"{name} stands at {at} of {end}; logs in {self.folder}"
+                time.sleep(0.3)
+        while self.with_sink and (lag := self._sink_lag()):
+            assert time.monotonic() < deadline, f"the sink lags by {lag}; logs in {self.folder}"
+            time.sleep(0.3)
+
+    def _sink_lag(self) -> int:
+        from sinks.timescale.settings import SinkSettings
+        from sinks.timescale.sink import TimescaleSink
+
+        return TimescaleSink(
+            SinkSettings(), self.stack.kafka, self.stack.database, self.namespace, self.codec.decode
+        ).lag()
+
+    def wait_for_ingest(self) -> None:
+        """Wait until the connector has ended by itself."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self.fleet.pid("ingest") is not None:
+            assert time.monotonic() < deadline, f"the connector does not end; logs in {self.folder}"
+            time.sleep(0.1)
+
+    def results(self) -> Results:
+        """What stands in the result topics."""
+        return compare.read(self.stack.kafka, self.namespace)
+
+    # ---- kills
+
+    def kill_at(self, victim: str, agent: str | None, offsets: int) -> None:
+        """kill -9 ``victim`` once ``agent`` has committed ``offsets`` records of its source in all.
+
+        ``agent`` None: once as many records stand in market.ticks (for the connector and the sink). Asserts that
+        there was work left: killing an idle process proves nothing.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        source = "market.ticks" if agent is None else topology.agent(agent).source
+        while True:
+            done = sum(self.end(source) if agent is None else self.position(agent))
+            if done >= offsets:
+                break
+            assert time.monotonic() < deadline, f"{victim}: only {done} of {offsets} reached"
+            time.sleep(0.02)
+        lag = sum(self.end(source)) - done if agent is not None else None
+        self.fleet.signal(victim, signal.SIGKILL)
+        self.log.append(f"{victim} killed at {done} of {source}, lag {lag}")
+
+
+def kill_plan(seed: int, total: Any) -> list[tuple[str, str | None, float]]:
+    """Two kills each of agents, sink and connector as (victim, whose position, share of the source), in order."""
+    rng = random.Random(seed)
+    plan: list[tuple[str, str | None, float]] = []
+    for share in (0.15, 0.5):
+        moments = sorted(share + rng.uniform(0, 0.25) for _ in range(5))
+        victims = ["symbols-0", "universes-0", "portfolios-0", "sink", "ingest"]
+        rng.shuffle(victims)
+        plan += [(victim, None, moment) for victim, moment in zip(victims, moments, strict=True)]
+    return plan
+
+
+def as_json(settings: PipelineSettings) -> str:
+    """Settings in one line, for logs."""
+    return json.dumps(settings.model_dump(mode="json"))

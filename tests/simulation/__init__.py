@@ -1,0 +1,1 @@
+"""A simulated Kafka, and worlds in which owners of a partition stop at any moment."""

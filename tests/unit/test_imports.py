@@ -1,0 +1,107 @@
+"""Imports go one way, and what is meant to be pure cannot reach the world (DESIGN.md, "The house")."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "streams": {"schemas", "streams"},
+    "connectors": {"schemas", "connectors"},
+    "sinks": {"schemas", "sinks"},
+    "headrace": {"schemas", "streams", "connectors", "sinks", "headrace"},
+}
+KAFKA = {"faust", "mode", "aiokafka", "confluent_kafka"}
+PURE_LIBRARIES = {"msgspec", "numpy", "fastavro"}
+PURE_STDLIB = {
+    *("__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "decimal", "enum"),
+    *("functools", "heapq", "itertools", "json", "math", "operator", "re", "statistics", "types", "typing"),
+}
+"""A stage may import these and nothing else: clocks, randomness, files, sockets and threads are all outside."""
+LOADS_CODE = "streams/signals/loading.py"
+"""Finds strategies by entry point or path when the process starts; it runs in no step."""
+IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+
+
+def imports(tree: ast.AST, path: str) -> Iterator[str]:
+    """Full names of what a module imports, relative ones resolved."""
+    package = path.removesuffix(".py").split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])])
+
+
+def faults(path: str, source: str) -> list[str]:
+    """What a module at ``path`` (from the repository's root) does that it may not."""
+    tree = ast.parse(source)
+    package = path.split("/")[0]
+    pure = package == "streams" and not path.startswith("streams/runtime/") and path != LOADS_CODE
+    found = []
+    for name in imports(tree, path):
+        root = name.split(".")[0]
+        if root in MAY_IMPORT and root not in MAY_IMPORT[package]:
+            found.append(f"{package} imports {root}")
+        if root in {"faust", "mode"} and not path.startswith("streams/runtime/"):
+            found.append(f"{root} outside streams/runtime")
+        if package == "schemas" and root in KAFKA:
+            found.append(f"schemas imports {root}")
+        if pure and (name == "streams.runtime" or name.startswith("streams.runtime.")):
+            found.append("a stage imports the runtime")
+        if pure and root not in MAY_IMPORT and root not in PURE_STDLIB | PURE_LIBRARIES:
+            found.append(f"a stage imports {root}")
+    if pure:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
+                found.append(f"a stage calls {node.func.id}")
+            if isinstance(node, ast.Global):
+                found.append("a stage changes a global")
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("numpy.random", "np.random")):
+                found.append("a stage draws random numbers")
+    return sorted(set(found))
+
+
+MODULES = sorted(
+    path.relative_to(REPO).as_posix() for package in MAY_IMPORT for path in (REPO / package).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_module_imports_only_what_it_may(path: str) -> None:
+    assert faults(path, (REPO / path).read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "fault"),
+    [
+        ("schemas/topics.py", "import streams.agent", "schemas imports streams"),
+        ("schemas/codec.py", "from confluent_kafka import Producer", "schemas imports confluent_kafka"),
+        ("connectors/files/trades.py", "from streams import agent", "connectors imports streams"),
+        ("sinks/timescale/sink.py", "def f():\n    import connectors", "sinks imports connectors"),
+        ("streams/runtime/kafka.py", "import headrace.settings", "streams imports headrace"),
+        ("headrace/replay.py", "import faust", "faust outside streams/runtime"),
+        ("streams/symbols.py", "from .runtime.runs import Run", "a stage imports the runtime"),
+        ("streams/bars/time.py", "from ..runtime import runs", "a stage imports the runtime"),
+        ("streams/bars/time.py", "import time", "a stage imports time"),
+        ("streams/bars/time.py", "from datetime import datetime", "a stage imports datetime"),
+        ("streams/bars/time.py", "from random import random", "a stage imports random"),
+        ("streams/venue/paper.py", "import numpy as np\nnp.random.rand()", "a stage draws random numbers"),
+        ("streams/risk/metrics.py", "open('x')", "a stage calls open"),
+        ("streams/risk/metrics.py", "def f():\n    global x\n    x = 1", "a stage changes a global"),
+    ],
+)
+def test_a_breach_is_seen(path: str, source: str, fault: str) -> None:
+    assert fault in faults(path, source)
+
+
+def test_every_package_is_looked_at() -> None:
+    assert {path.split("/")[0] for path in MODULES} == set(MAY_IMPORT)
+    assert set(sys.stdlib_module_names) >= PURE_STDLIB
