@@ -20,7 +20,7 @@ test: $(VENV)/.installed-test ## the whole test suite but the long acceptance ru
 	@$(BIN)/python -m pytest $(ARGS)
 
 acceptance: $(VENV)/.installed-test ## the long runs: real sessions in full, kills of every process, figures
-	@$(BIN)/python -m pytest tests/acceptance $(ARGS)
+	@$(BIN)/python -m pytest tests/acceptance --timeout 2400 $(ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -33,6 +33,9 @@ Encode = Callable[[str, Record], bytes]
 _SERVE_EVERY = 512
 _REPORT_EVERY_S = 1.0
 _STOP_WITHIN_S = 10.0
+_EARLY_S = 0.002
+_KNOWN_WITHIN_S = 2.0
+START_TIMEOUT_S = 30.0
 _PRODUCER = {
     "partitioner": "murmur2_random",  # where Java's clients would put the key
     "enable.idempotence": True,
@@ -50,7 +53,7 @@ _PRODUCER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast to go: ``speed`` × real time by the event times, at most ``rate`` ticks a second, on average."""
+    """How fast to go: ``speed`` × real time by event times; at most ``rate`` ticks a second, on average."""
 
     speed: float | None = None
     rate: float | None = None
@@ -212,9 +215,9 @@ class Sender:
                 return
 
     def _wait_until(self, moment_s: float, stop: threading.Event) -> None:
-        """Serve the producer until then; what is already due is only served now and then."""
-        while (left := moment_s - time.monotonic()) > 0 and not stop.is_set():
-            self._serve(min(left, 0.1))
+        """Serve the producer until then, or a moment before: short waits are saved up into one."""
+        while (left_s := moment_s - time.monotonic()) > _EARLY_S and not stop.is_set():
+            self._serve(min(left_s, 0.1))
 
     def _serve(self, wait_s: float) -> None:
         """Take acknowledgements in for ``wait_s`` at most, and report where that is due."""
@@ -261,12 +264,20 @@ def _log_error(error: KafkaError) -> None:
 
 
 def _topic(servers: Mapping[str, Any], name: str) -> tuple[str, int]:
-    """The broker's id of a topic, and its number of partitions."""
-    try:
-        admin = AdminClient(dict(servers))  # held until the answer is there: it ends with its last reference
-        found = admin.describe_topics(TopicCollection([name]), request_timeout=30)[name].result()
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicMissing(f"there is no topic {name}: run `headrace topics create` first") from error
-        raise KafkaUnreachable(f"{servers['bootstrap.servers']}: {error.args[0].str()}") from error
-    return str(found.topic_id), len(found.partitions)
+    """The id of a topic, fit for a file's name, and its partitions; waits a little for a new topic."""
+    admin = AdminClient(dict(servers))  # held until the answer is there: it ends with its last reference
+    deadline_s = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        try:
+            found = admin.describe_topics(TopicCollection([name]), request_timeout=START_TIMEOUT_S)[
+                name
+            ].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaUnreachable(f"{servers['bootstrap.servers']}: {error.args[0].str()}") from error
+            if time.monotonic() >= deadline_s:
+                raise TopicMissing(f"there is no topic {name}: run `headrace topics create` first") from error
+            time.sleep(0.1)
+        else:
+            topic_id = str(found.topic_id).replace("/", "_").replace("+", "-")  # plain base64
+            return topic_id, len(found.partitions)

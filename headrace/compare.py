@@ -125,9 +125,7 @@ def read(bootstrap: str, namespace: str) -> Results:
     return results
 
 
-def records(
-    bootstrap: str, namespace: str, topic: str
-) -> Iterator[tuple[bytes | None, bytes | None, int]]:
+def records(bootstrap: str, namespace: str, topic: str) -> Iterator[tuple[bytes | None, bytes | None, int]]:
     """Key, value and timestamp (ms) of every record of a topic up to its present end, partition by partition."""
     for message in messages(bootstrap, physical(namespace, topic)):
         yield message.key(), message.value(), message.timestamp()[1]

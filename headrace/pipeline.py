@@ -143,7 +143,9 @@ class PipelineSettings(_Part):
                 )
             foreign = set(portfolio.symbols or ()) - set(by_name[portfolio.universe].symbols)
             if foreign:
-                raise ValueError(f"portfolio {portfolio.name}: not in its universe: {', '.join(sorted(foreign))}")
+                raise ValueError(
+                    f"portfolio {portfolio.name}: not in its universe: {', '.join(sorted(foreign))}"
+                )
             _no_repeats(f"portfolio {portfolio.name}: strategy", [s.name for s in portfolio.strategies])
         return self
 
@@ -189,7 +191,9 @@ def _portfolio(part: PortfolioPart, symbols: tuple[str, ...]) -> records.Portfol
         venue=records.VenueSpec(**part.venue.model_dump()),
         limits=records.LimitsSpec(order_window_us=limits.pop("order_window_s") * 1_000_000, **limits),
         strategies=tuple(
-            records.StrategySpec(name=s.name, uses=s.uses, parameters=json.dumps(s.parameters, sort_keys=True))
+            records.StrategySpec(
+                name=s.name, uses=s.uses, parameters=json.dumps(s.parameters, sort_keys=True)
+            )
             for s in part.strategies
         ),
     )

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
+from connectors.files.settings import FilesSettings
+from connectors.simulator.settings import SimulatorSettings
 from headrace import stack
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints, ExternalServices, StackSettings
@@ -67,6 +74,8 @@ class Settings(BaseSettings):
     stack: StackSettings = StackSettings()
     worker: WorkerPart = WorkerPart()
     sink: SinkSettings = SinkSettings()  # type: ignore[call-arg]
+    files: FilesSettings = FilesSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
     pipeline: PipelineSettings = PipelineSettings()  # type: ignore[call-arg]
 
     @classmethod

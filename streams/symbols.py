@@ -47,7 +47,7 @@ class Symbols:
 
     name = "symbols"
     source = "market.ticks"
-    writes = (BARS, REGIMES, LATE, UNIVERSE_BARS, DEAD_LETTERS)
+    writes: tuple[str, ...] = (BARS, REGIMES, LATE, UNIVERSE_BARS, DEAD_LETTERS)
     partition_type = SymbolsPartition
     key_type = SymbolState
 
@@ -89,8 +89,7 @@ class Symbols:
                     touched.add(symbol)
         for symbol, run in events.items():
             _fold(symbol, keys[symbol], run, plan, outputs)
-        if clock > before:
-            _forward(where, partition, settings, outputs)
+        _forward(where, partition, settings, outputs)
         return outputs, touched
 
 

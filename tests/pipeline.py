@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import confluent_kafka as ck
 
 from connectors.messages import Message
+from connectors.simulator import SimulatorSettings
 from headrace import compare, topics
 from headrace.compare import Results
 from headrace.fleet import Fleet, headrace_argv
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.codec import Codec, decode_body
-from schemas.records import Command, DeadLetter
+from schemas.records import Command, DeadLetter, Record
 from schemas.states import POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from streams import topology
 from streams.agent import DEAD_LETTERS, Output
 from streams.runtime import registry
 from streams.runtime.inline import Inline
-from streams.runtime.kafka import KafkaPort
+from streams.runtime.kafka import KafkaPort, output_settings
 
 AGENTS = ("symbols", "universes", "portfolios")
 DEADLINE_S = 240.0
@@ -65,6 +64,14 @@ def inline(
     return results
 
 
+class Kill(NamedTuple):
+    """One kill: whom, at how many records of market.ticks, and how far an agent was behind its source."""
+
+    victim: str
+    offsets: int
+    lag: int | None
+
+
 @dataclass
 class KafkaRun:
     """One run of the pipeline over Kafka under a namespace of its own; a context manager that stops everything."""
@@ -76,19 +83,20 @@ class KafkaRun:
     processes: int = 1
     max_run_records: int = 20_000
     with_sink: bool = True
-    fleet: Fleet = field(init=False)
+    fleet: Fleet = field(init=False, default=None)  # type: ignore[assignment]
     codec: Codec = field(init=False)
-    log: list[str] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+    simulator: SimulatorSettings | None = None
 
     def __enter__(self) -> KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.codec = registry.codec(self.stack.registry, self.namespace)
         topics.create(self.stack.kafka, self.namespace, self.settings.record(), self.codec)
-        self.fleet = Fleet(self.folder / "logs", self.environment())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.fleet.stop()
+        if self.fleet is not None:
+            self.fleet.stop()
 
     def environment(self) -> dict[str, str]:
         """What the child processes see: this run's services, namespace and settings."""
@@ -100,12 +108,14 @@ class KafkaRun:
             "HEADRACE_DATABASE__URL": self.stack.database,
             "HEADRACE_STACK__DATA_DIR": str(self.folder / "data"),
             "HEADRACE_PIPELINE": self.settings.model_dump_json(),
+            "HEADRACE_SIMULATOR": (self.simulator or SimulatorSettings()).model_dump_json(),
             "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
             "HEADRACE_WORKER__SESSION_TIMEOUT_MS": "6000",
         }
 
     def start(self, ingest: Sequence[str] | None = None) -> None:
         """Start the agents, the sink and the connector (``ingest``: the arguments of `headrace ingest`)."""
+        self.fleet = Fleet(self.folder / "logs", self.environment())
         for name in AGENTS:
             for number in range(self.processes):
                 instance = f"{name}-{number}"
@@ -175,37 +185,33 @@ class KafkaRun:
 
     # ---- kills
 
-    def kill_at(self, victim: str, agent: str | None, offsets: int) -> None:
-        """kill -9 ``victim`` once ``agent`` has committed ``offsets`` records of its source in all.
+    def kill_when_reached(self, victim: str, offsets: int) -> None:
+        """kill -9 ``victim`` once that many records stand in market.ticks; it is started again by the fleet.
 
-        ``agent`` None: once as many records stand in market.ticks (for the connector and the sink). Asserts that
-        there was work left: killing an idle process proves nothing.
+        For an agent, waits until it has work it has not committed (lag above zero): killing an idle process proves
+        nothing.
         """
         deadline = time.monotonic() + DEADLINE_S
-        source = "market.ticks" if agent is None else topology.agent(agent).source
-        while True:
-            done = sum(self.end(source) if agent is None else self.position(agent))
-            if done >= offsets:
-                break
-            assert time.monotonic() < deadline, f"{victim}: only {done} of {offsets} reached"
+        agent = victim.rpartition("-")[0]
+        while sum(self.end("market.ticks")) < offsets or self.fleet.pid(victim) is None:
+            assert time.monotonic() < deadline, f"{victim}: market.ticks did not reach {offsets}; {self.kills}"
             time.sleep(0.02)
-        lag = sum(self.end(source)) - done if agent is not None else None
+        lag = None
+        while agent in AGENTS:
+            lag = sum(self.end(topology.agent(agent).source)) - sum(self.position(agent))
+            if lag > 0:
+                break
+            assert time.monotonic() < deadline, f"{victim} never lags"
         self.fleet.signal(victim, signal.SIGKILL)
-        self.log.append(f"{victim} killed at {done} of {source}, lag {lag}")
+        self.kills.append(Kill(victim, sum(self.end("market.ticks")), lag))
 
+    def fleet_restarts(self) -> int:
+        """How often children were started again, in all."""
+        names = ["ingest", "sink", *(f"{name}-{n}" for name in AGENTS for n in range(self.processes))]
+        return sum(self.fleet.restarts(name) for name in names)
 
-def kill_plan(seed: int, total: Any) -> list[tuple[str, str | None, float]]:
-    """Two kills each of agents, sink and connector as (victim, whose position, share of the source), in order."""
-    rng = random.Random(seed)
-    plan: list[tuple[str, str | None, float]] = []
-    for share in (0.15, 0.5):
-        moments = sorted(share + rng.uniform(0, 0.25) for _ in range(5))
-        victims = ["symbols-0", "universes-0", "portfolios-0", "sink", "ingest"]
-        rng.shuffle(victims)
-        plan += [(victim, None, moment) for victim, moment in zip(victims, moments, strict=True)]
-    return plan
-
-
-def as_json(settings: PipelineSettings) -> str:
-    """Settings in one line, for logs."""
-    return json.dumps(settings.model_dump(mode="json"))
+    def send(self, topic: str, key: str, record: Record) -> None:
+        """Write one record of an input topic, as a person or another system would."""
+        producer = ck.Producer(output_settings(self.stack.kafka))
+        producer.produce(physical(self.namespace, topic), self.codec.encode(topic, record), key, timestamp=1)
+        assert producer.flush(20) == 0

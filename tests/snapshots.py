@@ -79,7 +79,9 @@ def snapshot(
         ),
         warm=True,
         model="ewma",
-        covariance=tuple(VARIANCE if i == j else 0.0 for i in range(len(closes)) for j in range(i, len(closes))),
+        covariance=tuple(
+            VARIANCE if i == j else 0.0 for i in range(len(closes)) for j in range(i, len(closes))
+        ),
         settings=1,
     )
     return msgspec.structs.replace(base, **over)

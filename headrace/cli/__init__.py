@@ -7,7 +7,7 @@ import sys
 import typer
 
 from connectors.errors import ConnectorError
-from headrace.cli import run, stack, topics, trading
+from headrace.cli import ingest, run, stack, topics, trading
 from headrace.stack import StackError
 from schemas.codec import CodecError
 from streams.errors import HeadraceError
@@ -25,6 +25,7 @@ app.command(rich_help_panel=_LOCAL)(stack.up)
 app.command(rich_help_panel=_LOCAL)(stack.down)
 app.command(rich_help_panel=_LOCAL)(stack.status)
 app.add_typer(topics.app, name="topics", rich_help_panel=_PIPELINE)
+app.add_typer(ingest.app, name="ingest", rich_help_panel=_PIPELINE)
 app.command(rich_help_panel=_PIPELINE)(run.worker)
 app.command(rich_help_panel=_PIPELINE)(run.sink)
 app.command(rich_help_panel=_TRADING)(trading.halt)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.console import Console
@@ -20,12 +20,13 @@ from rich.progress import Progress as Bar
 from connectors.clocks import ClockSettings
 from connectors.messages import Message, Position
 from connectors.progress import ProgressFile
-from connectors.sender import Pace, Progress, Sender
 from headrace import settings
 from headrace.settings import Settings
 from streams.bars.time import parse
 from streams.errors import HeadraceError
-from streams.runtime import registry
+
+if TYPE_CHECKING:
+    from connectors.sender import Pace, Progress
 
 app = typer.Typer(no_args_is_help=True, help="Bring ticks in: from a file of trades, or simulated.")
 
@@ -70,8 +71,8 @@ def files(
 ) -> None:
     """Send a file of trades. Stopped, it goes on where it was; ticks sent twice are dropped by their name.
 
-    Columns are recognised by usual names; `[files]` in headrace.toml tells others, the time format, its zone,
-    and the scale of prices. Rows that cannot be read go to the dead letters with their line.
+    Columns are recognised by usual names; the section files of headrace.toml tells others, the time format,
+    its zone, and the scale of prices. Rows that cannot be read go to the dead letters with their line.
 
     Exit status: 0 when all is sent and acknowledged, 130 or 143 when it was interrupted.
 
@@ -82,6 +83,7 @@ def files(
         headrace ingest files trades.parquet --speed 60
     """
     from connectors.files import TradesFile
+    from connectors.sender import Pace
 
     loaded = settings.load()
     clocks = _clocks(loaded, loaded.files.clocks, speed, open_end)
@@ -109,7 +111,7 @@ def simulator(
 ) -> None:
     """Send a simulated session: many symbols, known correlation, volatility that clusters, labelled regimes.
 
-    The same settings (`[simulator]` in headrace.toml) and seed give the same ticks, byte for byte.
+    The same settings (section simulator of headrace.toml) and seed give the same ticks, byte for byte.
 
     Exit status: 0 when all is sent and acknowledged, 130 or 143 when it was interrupted.
 
@@ -119,6 +121,7 @@ def simulator(
 
         headrace ingest simulator --seed 11 --truth truth/
     """
+    from connectors.sender import Pace
     from connectors.simulator import Simulation, export_truth
 
     loaded = settings.load()
@@ -154,6 +157,9 @@ def _clocks(loaded: Settings, given: ClockSettings, speed: float | None, open_en
 def _run(
     loaded: Settings, connector: _Connector, pace: Pace, restart: bool, fraction: Callable[[Progress], float]
 ) -> None:
+    from connectors.sender import Sender
+    from streams.runtime import registry
+
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     declared = [source.name for source in loaded.pipeline.market.sources]
     if connector.source not in declared:

@@ -207,5 +207,7 @@ def _wait(tool: subprocess.Popen[bytes]) -> int | None:
 def _reason(text: str) -> str:
     """The lines of a tool's output that say what went wrong: its errors, or else its last lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"\[ERROR\]|E:|Err:|dpkg.*error", line)]
-    return "\n".join(f"    {line[:300]}" for line in (errors[:3] or lines[-3:]))
+    errors = [
+        line for line in lines if re.match(r"\[ERROR\] (?!To see|Re-run|For more)\S|E:|Err:|dpkg", line)
+    ]
+    return "\n".join(f"    {line[:800]}" for line in (errors[:3] or lines[-3:]))

@@ -28,13 +28,10 @@ STORAGE = {
 
 
 def _build(content: Path, work: Path, downloads: Downloads) -> None:
-    downloads.maven(
-        "copy",
-        *(f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={work / 'archive'}"),
-        repository=work / "repository",
-        what=RECIPE.title,
-    )
-    (archive,) = (work / "archive").glob("*.tar.gz")
+    repository = work / "repository"
+    options = (f"-Dartifact={_ARTIFACT}", "-Dtransitive=false")
+    downloads.maven("get", *options, repository=repository, what=RECIPE.title)
+    (archive,) = repository.rglob("apicurio-registry-app-*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(content, filter="data")
 

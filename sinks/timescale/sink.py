@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import psycopg
 import sqlalchemy.exc
@@ -31,7 +32,8 @@ from sinks.timescale.writer import Partition, Taken, Writer, Written
 
 logger = logging.getLogger(__name__)
 
-Decode = Callable[[str, bytes], Record | State | Unreadable]
+Decoded = Record | State | Unreadable
+Decode = Callable[[str, bytes], Decoded]
 """`schemas.codec.Codec.decode`: the record in a value of a topic (logical name). Raises `RegistryUnavailable`."""
 
 SINK_TOPICS = tuple(dict.fromkeys(result.topic for result in RESULTS))
@@ -41,6 +43,7 @@ _AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, RegistryUnav
 _MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 _FIRST_PAUSE_MS = 100
 _POLL_S = 0.05
+_ENDS_TIMEOUT_S = 10.0
 _POLL_RECORDS = 2_000
 
 
@@ -139,21 +142,33 @@ class TimescaleSink:
     def lag(self) -> int:
         """Records of all partitions that are not in the database yet, whichever process they are for.
 
-        Raises `psycopg.OperationalError` or `KafkaException` where a service is away.
+        Raises `KafkaException` or `sqlalchemy.exc.OperationalError` where a service is away.
         """
-        admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        ends = self._ends()
+        with connect(self._database_url) as connection:
+            held = next_offsets(connection, self._run)
+        return sum(end - held.get(partition, 0) for partition, end in ends.items())
+
+    def _ends(self) -> dict[Partition, int]:
+        """The end of each partition. New topics have no leader for a moment, so it asks for a while."""
         wanted = {
             TopicPartition(name, partition): OffsetSpec.latest()
             for name, topic in self._logical.items()
             for partition in range(TOPICS[topic].partitions)
         }
-        ends = {
-            Partition(self._logical[place.topic], place.partition): future.result().offset
-            for place, future in admin.list_offsets(wanted, request_timeout=10).items()
-        }
-        with connect(self._database_url) as connection:
-            held = next_offsets(connection, self._run)
-        return sum(end - held.get(partition, 0) for partition, end in ends.items())
+        until = time.monotonic() + _ENDS_TIMEOUT_S
+        while True:
+            try:
+                answers = self._admin.list_offsets(wanted, request_timeout=_ENDS_TIMEOUT_S)
+                return {self._partition(place): answer.result().offset for place, answer in answers.items()}
+            except KafkaException:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_FIRST_PAUSE_MS / 1000)
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap}, logger=logger)
 
     def _consumer(self) -> Consumer:
         static = {"group.instance.id": self._settings.instance} if self._settings.instance else {}
@@ -224,41 +239,38 @@ class TimescaleSink:
             error = message.error()
             if error is not None:
                 self._check(error)
-            elif (taken := self._taken(consumer, stop, message)) is not None:
-                self._add(message, taken)
-            else:
+            elif not self._take(consumer, stop, message):
                 return
 
-    def _taken(self, consumer: Consumer, stop: threading.Event, message: Message) -> Taken | None:
-        """A message as a row; None where a wait for the registry was cut short and nothing read so far counts."""
-        topic, value = self._logical[message.topic()], message.value()
-        decoded: list[Record | State | Unreadable] = []
-
-        def decode() -> None:
-            decoded.append(self._decode(topic, value))
-
-        if value is None:
-            decoded.append(Unreadable(Reason.UNREADABLE, "a record without a value"))
-        elif not self._patiently(consumer, stop, decode):
-            return None
-        record = decoded[0]
-        taken = Taken(message.offset(), message.timestamp()[1], message.key(), value)
-        if isinstance(record, Unreadable):
-            return self._writer.refuse(
-                Partition(topic, message.partition()), taken, record.reason, record.error
-            )
-        result = self._results[topic].get(type(record))
-        return (
-            taken if result is None else taken._replace(result=result, row=self._writer.row(result, record))
-        )
-
-    def _add(self, message: Message, taken: Taken) -> None:
+    def _take(self, consumer: Consumer, stop: threading.Event, message: Message) -> bool:
+        """Put a message into the batch. False: a wait for the registry was cut short, stop reading here."""
         partition = Partition(self._logical[message.topic()], message.partition())
+        item = Taken(message.offset(), message.timestamp()[1], message.key(), message.value())
+        decoded = self._decoded(consumer, stop, partition.topic, item.value)
+        if decoded is None:
+            return False
+        if isinstance(decoded, Unreadable):
+            item = self._writer.refuse(partition, item, decoded.reason, decoded.error)
+        elif (result := self._results[partition.topic].get(type(decoded))) is not None:
+            item = item._replace(result=result, row=self._writer.row(result, decoded))
         if not self._batch:
             self._batch_since = time.monotonic()
-        self._batch.setdefault(partition, []).append(taken)
+        self._batch.setdefault(partition, []).append(item)
         self._batch_rows += 1
-        self._batch_bytes += len(taken.value or b"")
+        self._batch_bytes += len(item.value or b"")
+        return True
+
+    def _decoded(
+        self, consumer: Consumer, stop: threading.Event, topic: str, value: bytes | None
+    ) -> Decoded | None:
+        if value is None:
+            return Unreadable(Reason.UNREADABLE, "a record without a value")
+        try:
+            return self._decode(topic, value)
+        except RegistryUnavailable:
+            answer: list[Decoded] = []
+            self._patiently(consumer, stop, lambda: answer.append(self._decode(topic, value)))
+            return answer[0] if answer else None
 
     def _batch_is_due(self) -> bool:
         limits = self._settings

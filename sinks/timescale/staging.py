@@ -13,8 +13,8 @@ from sinks.timescale.tables import Result
 class Staging:
     """A result's temporary table and what is done with it.
 
-    A staged row is its number in the transaction and the row itself. ``insert`` and ``report`` take the numbers
-    ``first`` and ``end`` (exclusive) between which they work.
+    A staged row is its number in the transaction and the row itself. All take the numbers ``first`` and ``end``
+    (exclusive) between which they work; ``report`` also takes the times ``low`` and ``high`` that ``span`` gives.
     """
 
     def __init__(self, result: Result) -> None:
@@ -43,16 +43,23 @@ class Staging:
             "insert into {held} ({columns}) select {columns} from ({first_copies}) s order by {identity}, n"
             " on conflict do nothing"
         ).format(held=held, columns=columns, first_copies=first_copies, identity=_list(identity))
+        time = sql.Identifier(result.time)
+        self.span = sql.SQL("select min({0})::text, max({0})::text from {1} s where {2}").format(
+            time, staged, part
+        )
+        # Told as constants, the times spare the join a look into every chunk.
+        near = sql.SQL("h.{0} between %(low)s::timestamptz and %(high)s::timestamptz").format(time)
         self.report = sql.SQL(
             "insert into sink_conflicts (run, table_name, held, copy)"
             " select s.run, {name}, to_jsonb(h), to_jsonb(s) - 'n' from {staged} s join {held} h on {same}"
-            " where {part} and row({ours}) is distinct from row({theirs})"
+            " where {part} and {near} and row({ours}) is distinct from row({theirs})"
         ).format(
             name=sql.Literal(result.table.name),
             staged=staged,
             held=held,
             same=same,
             part=part,
+            near=near if result.time in identity else sql.SQL("true"),
             ours=_list(result.compared, "h."),
             theirs=_list(result.compared, "s."),
         )

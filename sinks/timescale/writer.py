@@ -273,5 +273,6 @@ class Writer:
             inserted = cursor.rowcount
             if inserted == len(rows):
                 return inserted, 0
-            cursor.execute(staging.report, part)
+            low, high = cursor.execute(staging.span, part).fetchone() or (None, None)
+            cursor.execute(staging.report, {**part, "low": low, "high": high})
             return inserted, cursor.rowcount

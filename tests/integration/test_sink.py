@@ -177,7 +177,8 @@ def taken(writer: Writer, offset: int, record: Any) -> Taken:
 def test_the_migrations_make_the_tables_that_the_code_writes(database: str) -> None:
     with queries.connect(database) as connection:
         context = MigrationContext.configure(
-            connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+            connection,
+            opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True},
         )
         assert compare_metadata(context, tables.metadata) == []
     hypertables = rows(
@@ -231,9 +232,9 @@ def test_odd_values_come_back(database: str, run: str) -> None:
     regime = any_record(Regime, 1, previous=None)
     writer.write({PLACE: [taken(writer, n, record) for n, record in enumerate((alert, signal, regime))]})
     writer.close()
-    assert rows(database, "select start::text, event_time::text, value from risk_alerts where run = %s", run) == [
-        ("1900-01-01 00:00:00+00", "1900-01-01 00:00:00+00", None)
-    ]
+    assert rows(
+        database, "select start::text, event_time::text, value from risk_alerts where run = %s", run
+    ) == [("1900-01-01 00:00:00+00", "1900-01-01 00:00:00+00", None)]
     assert rows(
         database, "select (figures ->> 'strength')::float8::text from strategy_signals where run = %s", run
     ) == [("NaN",)]
@@ -253,7 +254,9 @@ def test_what_the_database_refuses_costs_its_neighbours_nothing(database: str, r
     writer.close()
     assert (written.rows, written.refused) == ({"market_bars": 6, "dead_letters": 4}, 4)
     letters = rows(
-        database, 'select stage, reason, input, key, value from dead_letters where run = %s order by "offset"', run
+        database,
+        'select stage, reason, input, key, value from dead_letters where run = %s order by "offset"',
+        run,
     )
     assert letters == [("sink", "BAD_ROW", f"market.bars/0/{n}", b"key", b"value") for n in bad]
 
@@ -272,9 +275,14 @@ def test_a_repeat_is_dropped_and_one_that_differs_is_reported(database: str, run
     assert (written.rows, written.repeats, written.conflicts) == ({"market_bars": 0}, 2, 1)
     writer.close()
     assert rows(database, "select close from market_bars where run = %s", run) == [(first.close,)]
-    assert rows(
-        database, "select table_name, held -> 'close', copy -> 'close' from sink_conflicts where run = %s", run
-    ) == [("market_bars", first.close, 9.0)] * 2
+    assert (
+        rows(
+            database,
+            "select table_name, held -> 'close', copy -> 'close' from sink_conflicts where run = %s",
+            run,
+        )
+        == [("market_bars", first.close, 9.0)] * 2
+    )
 
 
 def test_a_copy_with_another_time_is_still_a_copy(database: str, run: str) -> None:
@@ -293,7 +301,9 @@ def test_a_dead_letter_may_come_again_from_another_place(database: str, run: str
     writer = Writer(database, run)
     writer.positions([PLACE])
     first = any_record(DeadLetter, 1)
-    again = msgspec.structs.replace(first, offset=99, timestamp_ms=first.timestamp_ms + 5, error="in other words")
+    again = msgspec.structs.replace(
+        first, offset=99, timestamp_ms=first.timestamp_ms + 5, error="in other words"
+    )
     changed = msgspec.structs.replace(again, value=b"else")
     written = writer.write({PLACE: [taken(writer, n, one) for n, one in enumerate((first, again, changed))]})
     writer.close()
@@ -412,7 +422,9 @@ def test_kills_neither_lose_nor_double_a_row(feed: Feed, kafka: str, database: s
             process.kill()
             process.join()
     assert killed_in_work >= 5
-    found = rows(database, "select count(*), count(distinct (symbol, start)) from market_bars where run = %s", run)
+    found = rows(
+        database, "select count(*), count(distinct (symbol, start)) from market_bars where run = %s", run
+    )
     assert found == [(bars, bars)]
     assert rows(database, "select count(*) from trade_executions where run = %s", run) == [(bars,)]
     with queries.connect(database) as connection:
@@ -433,7 +445,9 @@ class Proxy:
         self._door = socket.create_server(("127.0.0.1", 0))
         self._open = True
         self._pipes: list[socket.socket] = []
-        self.url = url.set(host="127.0.0.1", port=self._door.getsockname()[1]).render_as_string(hide_password=False)
+        self.url = url.set(host="127.0.0.1", port=self._door.getsockname()[1]).render_as_string(
+            hide_password=False
+        )
         threading.Thread(target=self._serve, daemon=True).start()
 
     def shut(self) -> None:
@@ -504,7 +518,9 @@ def test_an_outage_of_the_database_is_waited_out(
     assert said == [f"the sink of {run} waits", f"the sink of {run} goes on"] * 2
 
 
-def test_an_outage_of_the_registry_makes_no_dead_letter(feed: Feed, kafka: str, database: str, run: str) -> None:
+def test_an_outage_of_the_registry_makes_no_dead_letter(
+    feed: Feed, kafka: str, database: str, run: str
+) -> None:
     answers = threading.Event()
 
     def decode(topic: str, value: bytes) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -278,14 +277,10 @@ def test_a_finished_file_has_nothing_to_say(tmp_path: Path) -> None:
     assert list(file.messages(Position(2, TIME, finished=True))) == []
 
 
-def test_the_real_sessions_are_read_whole() -> None:
-    folder = Path(os.environ.get("HEADRACE_TRADES") or Path(__file__).parents[3] / "shared" / "data")
-    path = folder if folder.is_file() else folder / "us_equity_trades_20131007_08.csv.gz"
-    if not path.is_file():
-        pytest.skip("the real trades are not here: set HEADRACE_TRADES")
-    file = TradesFile(path)
+def test_real_trades_are_read_exactly(trades: Path) -> None:
+    file = TradesFile(trades)
     assert file.layout.time_format == "ms"
-    with gzip.open(path, "rt") as lines:
+    with gzip.open(trades, "rt") as lines:
         next(lines)
         for row, line in zip(islice(file.rows(), 50_000), lines, strict=False):
             time, symbol, price, size, exchange, condition, suspicious = line.rstrip("\n").split(",")

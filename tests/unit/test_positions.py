@@ -71,7 +71,7 @@ def test_average_cost_and_realised_profit_equal_exact_fractions(fills: list[Fill
         assert holding.quantity == held
         assert abs(Fraction(holding.realised) - realised) < Fraction(1, 10**6)
         if held:
-            assert abs((Fraction(holding.cost) - held * average)) < Fraction(1, 10**6)
+            assert abs(Fraction(holding.cost) - held * average) < Fraction(1, 10**6)
 
 
 def test_a_fill_through_zero_realises_the_old_and_opens_the_new() -> None:
@@ -86,14 +86,19 @@ def test_a_fill_through_zero_realises_the_old_and_opens_the_new() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.1, "0.1"), (167.41, "167.41"), (1e-9, "1E-9"), (2.5e-10, "0"), (12345678.5, "12345678.5")]
+    ("value", "expected"),
+    [(0.1, "0.1"), (167.41, "167.41"), (1e-9, "1E-9"), (2.5e-10, "0"), (12345678.5, "12345678.5")],
 )
 def test_a_float_enters_as_its_shortest_text(value: float, expected: str) -> None:
     assert from_float(value) == Decimal(expected)
 
 
 def test_lots_are_cut_towards_zero() -> None:
-    assert [to_lots(Decimal(x), Decimal("0.5")) for x in ("1.7", "-1.7", "0.4")] == [Decimal("1.5"), Decimal("-1.5"), 0]
+    assert [to_lots(Decimal(x), Decimal("0.5")) for x in ("1.7", "-1.7", "0.4")] == [
+        Decimal("1.5"),
+        Decimal("-1.5"),
+        0,
+    ]
 
 
 def test_the_same_amount_is_shown_the_same() -> None:

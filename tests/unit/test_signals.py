@@ -80,7 +80,8 @@ def test_a_state_comes_back_as_it_was_and_its_schema_reads_it(state: Everything)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("count", 3.5), ("count", 2**63), ("level", "1"), ("flag", 1), ("last", 3), ("word", None)]
+    ("field", "value"),
+    [("count", 3.5), ("count", 2**63), ("level", "1"), ("flag", 1), ("last", 3), ("word", None)],
 )
 def test_a_value_of_the_wrong_type_leaves_the_envelope_alone(field: str, value: Any) -> None:
     codec = StateCodec("s", Everything)
@@ -135,7 +136,7 @@ class Scripted(Strategy[NoParameters, NoState]):
         if isinstance(self.answer, Exception):
             raise self.answer
         answer = self.answer(state, view) if callable(self.answer) else (state, self.answer)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
 
 def decide(
@@ -168,9 +169,9 @@ def test_a_view_cannot_be_changed_and_counts_open_orders() -> None:
     with pytest.raises(ValueError, match="read-only"):
         view.covariance[0, 0] = 1.0
     with pytest.raises(AttributeError):
-        view.equity = 1.0  # type: ignore[misc]
+        view.equity = 1.0
     with pytest.raises(TypeError):
-        view.rows["A"] = view.rows["B"]  # type: ignore[index]
+        view.rows["A"] = view.rows["B"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_view_cannot_be_changed_and_counts_open_orders() -> None:
         ([Target("A", 0.1, "", OrderType.LIMIT)], "limit_price"),
         ([Target("A", 0.1, "", OrderType.LIMIT, -1.0)], "limit_price"),
         ([Target("A", 0.1, "", OrderType.MARKET, 1.0)], "LIMIT"),
-        ([Target("A", 0.1, None)], "reason"),  # type: ignore[arg-type]
+        ([Target("A", 0.1, None)], "reason"),
         ([Target("A", 0.1, ""), Target("A", 0.2, "")], "more than one"),
         (["A"], "headrace.Target"),
         (lambda state, view: None, "must return"),
@@ -275,7 +276,7 @@ def test_a_class_that_cannot_be_used_is_told_why(
     ("parameters", "message"),
     [
         ('{"fal": 1}', "no parameter 'fal'; it has: bars, fall"),
-        ('{"bars": "many"}', "parameter 'bars' .* is 'many': Expected `int`, got `str`"),
+        ('{"bars": "many"}', r"parameter 'bars' .* is 'many': Expected `int`, got `str`"),
         ('{"bars": 1.5}', "Expected `int`, got `float`"),
         ("[1]", "not a JSON object"),
     ],
@@ -287,15 +288,15 @@ def test_a_wrong_parameter_is_named(tmp_path: Path, parameters: str, message: st
 
 def test_a_parameter_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_from_entry_point", lambda name: Momentum)
-    with pytest.raises(ParametersInvalid, match="'lookback'.*>= 1"):
+    with pytest.raises(ParametersInvalid, match=r"'lookback'.*>= 1"):
         loading.load(StrategySpec(name="m", uses="momentum", parameters='{"lookback": 0}'))
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(StrategyNotFound, match="no strategy is called 'nothing'"):
-        loading.load(StrategySpec(name="x", uses="nothing"))
+        loading.load(StrategySpec(name="x", uses="nothing", parameters="{}"))
     with pytest.raises(StrategyNotFound, match="there is no file"):
-        loading.load(StrategySpec(name="x", uses=f"{tmp_path}/none.py:A"))
+        loading.load(StrategySpec(name="x", uses=f"{tmp_path}/none.py:A", parameters="{}"))
 
 
 # --- momentum
@@ -360,7 +361,9 @@ def reversion(close: float, held: str = "0", label: Label = Label.RANGING, **ove
         (100.0, "0", None),
     ],
 )
-def test_reversion_fades_the_bands_and_leaves_at_the_middle(close: float, held: str, weight: float | None) -> None:
+def test_reversion_fades_the_bands_and_leaves_at_the_middle(
+    close: float, held: str, weight: float | None
+) -> None:
     targets = reversion(close, held)
     assert [target.weight for target in targets] == ([] if weight is None else [weight])
     for target in targets:

@@ -84,4 +84,3 @@ def test_a_dead_letter_loses_no_evidence_to_nul() -> None:
 
 def test_the_empty_namespace_is_the_live_run() -> None:
     assert (run_of(""), run_of("demo")) == ("live", "demo")
-

@@ -1,0 +1,163 @@
+"""`headrace backtest`: the whole topology over a file of trades, in this process, without Kafka."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from headrace import settings
+from headrace.backtest import Read
+
+_MINUTE_US = 60_000_000
+
+
+def backtest(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CSV (also .csv.gz) or Parquet, a trade in a row, in time order.", show_default=False
+        ),
+    ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate", help="Not a file, but a simulated session: section simulator of headrace.toml."
+        ),
+    ] = False,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Try this one alone: path/to/file.py:Class, or the name of an installed one."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all results as Parquet and an equity plot into this folder.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the file.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the simulated session.")] = None,
+    minutes: Annotated[int | None, typer.Option(min=1, help="Length of the simulated session.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> None:
+    """Run bars, regimes, correlations, strategies, risk and the paper venue over trades, as fast as possible.
+
+    No Kafka, no database: the stages are the very ones that run live, and give the same results. Where
+    headrace.toml declares no portfolio, one with both strategies trades all symbols of the file.
+
+    Examples:
+
+        headrace backtest trades.csv.gz
+
+        headrace backtest trades.parquet --strategy my_strategy.py:Dip --out results/
+
+        headrace backtest --simulate --minutes 120
+    """
+    from connectors.files import TradesFile
+    from connectors.simulator import Simulation
+    from headrace import backtest as runs
+    from headrace.charts import equity_png
+    from headrace.parquet import ParquetFolder
+    from headrace.results import Tally, tables
+
+    if (file is None) is not simulate:
+        raise typer.BadParameter("name a FILE of trades, or say --simulate")
+    loaded = settings.load()
+    console = Console(stderr=True) if as_json else Console()
+    market = loaded.pipeline.market
+    feed: TradesFile | Simulation
+    fraction: Callable[[Read], float]
+    if file is not None:
+        clocks = runs.closing(market, loaded.files.clocks)
+        over: dict[str, Any] = {"clocks": clocks, "limit": limit or loaded.files.limit}
+        trades = TradesFile(file, loaded.files.model_copy(update=over))
+        feed, title = trades, f"{file.name} ({trades.layout.describe()})"
+        symbols: Callable[[], tuple[str, ...]] = lambda: runs.symbols_of(trades)  # noqa: E731
+        fraction = lambda _: trades.fraction()  # noqa: E731
+    else:
+        told = {"seed": seed, "minutes": minutes, "clocks": runs.closing(market, loaded.simulator.clocks)}
+        session = loaded.simulator.model_copy(update={k: v for k, v in told.items() if v is not None})
+        feed, title = (
+            Simulation(session),
+            f"simulated session, seed {session.seed}, {session.minutes} minutes",
+        )
+        symbols = lambda: session.symbols  # noqa: E731
+        length_us = session.minutes * _MINUTE_US
+        fraction = lambda read: min((read.time_us - session.start_us) / length_us, 1.0)  # noqa: E731
+    console.print(title, soft_wrap=True)
+    pipeline, defaults = runs.pipeline_for(loaded.pipeline, feed.source, symbols)
+    if strategy is not None:
+        pipeline = runs.with_strategy(pipeline, strategy)
+    if defaults:
+        names = ", ".join(part.name for part in pipeline.portfolios[0].strategies)
+        count = len(pipeline.universes[0].symbols)
+        console.print(
+            f"no portfolio is declared: trading {count} symbols with {names}, on {pipeline.universes[0].bar} bars "
+            f"(`headrace init` writes a headrace.toml to change that)",
+            style="dim",
+            soft_wrap=True,
+        )
+    record = pipeline.record()
+    tally = Tally(record.portfolios)
+    collect: Callable[..., None] = tally
+    began_s = time.monotonic()
+    with ExitStack() as stack:
+        if out is not None:
+            folder = stack.enter_context(ParquetFolder(out))
+
+            def collect(output: Any) -> None:
+                tally(output)
+                folder(output)
+
+        show = stack.enter_context(_shown(fraction))
+        read = runs.run(feed.messages(), record, collect, show)
+    took_s = time.monotonic() - began_s
+    results = tally.results()
+    plot = None
+    if out is not None:
+        plot = out / "equity.png"
+        equity_png(tally.curves, plot, title.partition(" (")[0])
+    if as_json:
+        figures = {
+            "ticks": read.ticks,
+            "seconds": round(took_s, 3),
+            "ticks_per_second": round(read.ticks / took_s, 1),
+            **msgspec.structs.asdict(results),
+            "out": None if out is None else str(out),
+        }
+        typer.echo(msgspec.json.Encoder(decimal_format="number").encode(figures).decode())
+        return
+    console.print(f"\n{read.ticks:,} ticks in {took_s:.1f} s, {read.ticks / took_s:,.0f} a second\n")
+    console.print(tables(results, tally.curves))
+    if plot is not None:
+        console.print(f"results as Parquet and {plot.name}: {out}", soft_wrap=True)
+
+
+@contextmanager
+def _shown(fraction: Callable[[Read], float]) -> Iterator[Callable[[Read], None]]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    began_s = time.monotonic()
+    with Progress(
+        *columns, *times, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task("", total=1.0, told="")
+
+        def draw(read: Read) -> None:
+            rate = read.ticks / max(time.monotonic() - began_s, 1e-3)
+            bar.update(task, completed=fraction(read), told=f"{read.ticks:,} ticks, {rate:,.0f} a second,")
+
+        yield draw

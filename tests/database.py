@@ -1,0 +1,77 @@
+"""Compares the database with records, without the sink's own code for making rows."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from headrace.compare import Results
+from schemas.codec import decode_body
+from sinks.timescale.settings import sqlalchemy_url
+from sinks.timescale.tables import RESULTS, run_of
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def mismatches(database_url: str, namespace: str, expected: Results) -> list[str]:
+    """Every table whose rows for this run are not exactly ``expected``'s records; dead letters by their number."""
+    found = []
+    engine = sa.create_engine(sqlalchemy_url(database_url))
+    with engine.connect() as connection:
+        for result in RESULTS:
+            columns = result.columns
+            query = sa.select(*columns).where(result.table.c.run == run_of(namespace))
+            held = [tuple(_plain(value) for value in row) for row in connection.execute(query)]
+            if result.topic == "system.dead_letters":
+                if len(held) != len(expected.dead_letters):
+                    found.append(f"dead letters: {len(held)} rows, {len(expected.dead_letters)} expected")
+                continue
+            wanted = [
+                tuple(_expected(column, record) for column in columns)
+                for (topic, _), records in expected.sequences.items()
+                if topic == result.topic
+                for body, _ in records.values()
+                if isinstance(record := decode_body(topic, body), result.record)
+            ]
+            if sorted(map(repr, held)) != sorted(map(repr, wanted)):
+                extra = [r for r in held if r not in wanted][:1]
+                missing = [r for r in wanted if r not in held][:1]
+                found.append(f"{result.table.name}: {len(held)} rows, {len(wanted)} expected; {extra} {missing}")
+    engine.dispose()
+    return found
+
+
+def _expected(column: sa.Column[Any], record: Any) -> Any:
+    value: Any = record
+    for name in column.info["field"].split("."):
+        value = getattr(value, name)
+    if isinstance(column.type, sa.DateTime) and value is not None:
+        return _plain(EPOCH + timedelta(microseconds=value))
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """One form for what the database and the records hold; not-a-number equals itself here."""
+    if isinstance(value, msgspec.Struct):
+        value = {k: v for k, v in msgspec.structs.asdict(value).items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else value
+    if isinstance(value, Decimal):
+        return f"{value:.9f}"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in sorted(value.items()) if k != "-type"}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(v) for v in value)
+    return value
