@@ -76,6 +76,10 @@ class Fleet:
         self._children[name] = child
         child.start()
 
+    def names(self) -> tuple[str, ...]:
+        """All children, in the order of their starts."""
+        return tuple(self._children)
+
     def log(self, name: str) -> Path:
         """The log file of a child."""
         return self._log_dir / f"{name}.log"

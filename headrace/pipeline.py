@@ -18,6 +18,10 @@ Positive = Annotated[Decimal, Field(gt=0)]
 NotNegative = Annotated[Decimal, Field(ge=0)]
 
 
+_RULE = records.RegimeSpec(kinds=())
+"""The contract's own defaults."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,14 +37,14 @@ class RegimesPart(_Part):
     """The rule classifier of regimes; thresholds as in `schemas.records.RegimeSpec`."""
 
     bars: tuple[BarSize, ...] = ("1m",)
-    period: int = Field(14, ge=2, le=1000)
-    band_period: int = Field(20, ge=2, le=1000)
-    band_width: float = Field(2.0, gt=0)
-    trend_adx: float = Field(25.0, gt=0, lt=100)
-    choppy_adx: float = Field(15.0, gt=0, lt=100)
-    choppy_width: float = Field(3.0, gt=0)
-    crisis_ratio: float = Field(2.5, gt=1)
-    slow_period: int = Field(100, ge=2, le=10_000)
+    period: int = Field(_RULE.period, ge=2, le=1000)
+    band_period: int = Field(_RULE.band_period, ge=2, le=1000)
+    band_width: float = Field(_RULE.band_width, gt=0)
+    trend_adx: float = Field(_RULE.trend_adx, gt=0, lt=100)
+    choppy_adx: float = Field(_RULE.choppy_adx, gt=0, lt=100)
+    choppy_width: float = Field(_RULE.choppy_width, gt=0)
+    crisis_ratio: float = Field(_RULE.crisis_ratio, gt=1)
+    slow_period: int = Field(_RULE.slow_period, ge=2, le=10_000)
 
 
 class MarketPart(_Part):

@@ -73,10 +73,10 @@ class Settings(BaseSettings):
     database: ServicePart = ServicePart()
     stack: StackSettings = StackSettings()
     worker: WorkerPart = WorkerPart()
-    sink: SinkSettings = SinkSettings()  # type: ignore[call-arg]
+    sink: SinkSettings = SinkSettings()
     files: FilesSettings = FilesSettings()
     simulator: SimulatorSettings = SimulatorSettings()
-    pipeline: PipelineSettings = PipelineSettings()  # type: ignore[call-arg]
+    pipeline: PipelineSettings = PipelineSettings()
 
     @classmethod
     def settings_customise_sources(

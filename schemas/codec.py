@@ -150,7 +150,7 @@ def _branch(topic: str, kind: type[msgspec.Struct]) -> tuple[bytes, Schema]:
     Writing the index here spares fastavro the search through the union for every record.
     """
     kinds = TOPICS[topic].records
-    index = kinds.index(kind)  # type: ignore[arg-type]
+    index = kinds.index(kind)
     return (bytes([index << 1]) if len(kinds) > 1 else b""), schema_of(kind)
 
 
@@ -189,11 +189,17 @@ class Codec:
         try:
             datum = _read(body, writer, reader)
         except fastavro.read.SchemaResolutionError as error:
-            return Unreadable(Reason.WRONG_SCHEMA, f"schema {number} cannot be read as {topic}: {error!s:.200}")
-        except Exception as error:  # whatever random bytes make of Avro's reader is bad input, not a fault of ours
+            return Unreadable(
+                Reason.WRONG_SCHEMA, f"schema {number} cannot be read as {topic}: {error!s:.200}"
+            )
+        except (
+            Exception
+        ) as error:  # whatever random bytes make of Avro's reader is bad input, not a fault of ours
             return Unreadable(Reason.UNREADABLE, f"{type(error).__name__}: {error}")
         if body.tell() != len(value):
-            return Unreadable(Reason.UNREADABLE, f"{len(value) - body.tell()} bytes after the end of the record")
+            return Unreadable(
+                Reason.UNREADABLE, f"{len(value) - body.tell()} bytes after the end of the record"
+            )
         try:
             return _convert(TOPICS[topic], datum)
         except msgspec.ValidationError as error:
@@ -208,7 +214,9 @@ class Codec:
                 return Unreadable(Reason.UNKNOWN_SCHEMA, str(error))
             try:
                 known = fastavro.parse_schema(json.loads(text))
-            except Exception as error:  # JSON Schema, Protobuf, Avro with references: a registry may hold them all
+            except (
+                Exception
+            ) as error:  # JSON Schema, Protobuf, Avro with references: a registry may hold them all
                 known = Unreadable(Reason.WRONG_SCHEMA, f"schema {number} is no Avro schema: {error!s:.200}")
             self._writers[number] = known
         return known
@@ -216,7 +224,11 @@ class Codec:
 
 def _read(body: io.BytesIO, writer: Schema, reader: Schema) -> AvroMessage:
     return fastavro.schemaless_reader(
-        body, writer, None if writer is reader else reader, return_record_name=True, return_record_name_override=True
+        body,
+        writer,
+        None if writer is reader else reader,
+        return_record_name=True,
+        return_record_name_override=True,
     )
 
 

@@ -116,11 +116,20 @@ _DECLARED = (
         "best bid and ask; without key: clocks and settings",
         role="source",
     ),
-    _topic("market.ticks.late", "symbol", (_R.LateTick,), "symbols", "sinks", "ticks that came after their bar"),
-    _topic("market.bars", "symbol", (_R.Bar,), "symbols", "sinks", "closed bars of every kind"),
-    _topic("market.regimes", "symbol", (_R.Regime,), "symbols", "sinks", "regimes by rule, with their indicators"),
     _topic(
-        "market.regimes.hmm", "universe", (_R.HmmRegime,), "universes", "sinks", "regimes by the hidden Markov model"
+        "market.ticks.late", "symbol", (_R.LateTick,), "symbols", "sinks", "ticks that came after their bar"
+    ),
+    _topic("market.bars", "symbol", (_R.Bar,), "symbols", "sinks", "closed bars of every kind"),
+    _topic(
+        "market.regimes", "symbol", (_R.Regime,), "symbols", "sinks", "regimes by rule, with their indicators"
+    ),
+    _topic(
+        "market.regimes.hmm",
+        "universe",
+        (_R.HmmRegime,),
+        "universes",
+        "sinks",
+        "regimes by the hidden Markov model",
     ),
     _topic(
         "universe.bars",
@@ -149,9 +158,18 @@ _DECLARED = (
         role="internal",
         compared=(_R.Snapshot,),
     ),
-    _topic("risk.metrics", "portfolio", (_R.RiskMetrics,), "portfolios", "sinks", "VaR, CVaR, exposures, drawdown"),
+    _topic(
+        "risk.metrics",
+        "portfolio",
+        (_R.RiskMetrics,),
+        "portfolios",
+        "sinks",
+        "VaR, CVaR, exposures, drawdown",
+    ),
     _topic("risk.alerts", "portfolio", (_R.RiskAlert,), "portfolios", "sinks", "breaches and state changes"),
-    _topic("strategy.signals", "portfolio", (_R.Signal,), "portfolios", "sinks", "what a strategy wants, and why"),
+    _topic(
+        "strategy.signals", "portfolio", (_R.Signal,), "portfolios", "sinks", "what a strategy wants, and why"
+    ),
     _topic(
         "trade.orders",
         "account",
@@ -160,8 +178,12 @@ _DECLARED = (
         "",
         "approved orders for a real broker, cancels, halts",
     ),
-    _topic("trade.executions", "portfolio", (_R.Execution,), "portfolios", "sinks", "every event of every order"),
-    _topic("trade.positions", "portfolio", (_R.Position,), "portfolios", "sinks", "a position after each fill"),
+    _topic(
+        "trade.executions", "portfolio", (_R.Execution,), "portfolios", "sinks", "every event of every order"
+    ),
+    _topic(
+        "trade.positions", "portfolio", (_R.Position,), "portfolios", "sinks", "a position after each fill"
+    ),
     _topic("trade.equity", "portfolio", (_R.Equity,), "portfolios", "sinks", "cash and equity per snapshot"),
     _topic(
         "system.dead_letters",
@@ -174,7 +196,9 @@ _DECLARED = (
     ),
     _changelog("symbols", "symbol", SYMBOL_PARTITIONS, states.SymbolsPartition, states.SymbolState),
     _changelog("universes", "universe", GROUP_PARTITIONS, states.UniversesPartition, states.UniverseState),
-    _changelog("portfolios", "portfolio", GROUP_PARTITIONS, states.PortfoliosPartition, states.PortfolioState),
+    _changelog(
+        "portfolios", "portfolio", GROUP_PARTITIONS, states.PortfoliosPartition, states.PortfolioState
+    ),
 )
 
 TOPICS: MappingProxyType[str, Topic] = MappingProxyType({topic.name: topic for topic in _DECLARED})

@@ -1,1 +1,1 @@
-"""Where results go: each sink copies the result topics into a store of its own. Knows schemas, not streams."""
+"""Where results go: each sink copies the result topics into a store of its own."""

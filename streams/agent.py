@@ -54,11 +54,30 @@ K = TypeVar("K", bound=State)
 class Agent(Protocol[P, K]):
     """One of the boxes of `streams.topology`."""
 
-    name: str
-    source: str
-    writes: tuple[str, ...]
-    partition_type: type[P]
-    key_type: type[K]
+    @property
+    def name(self) -> str:
+        """Names its group, changelog and transactions."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Its one input topic."""
+        ...
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Topics that its outputs go to."""
+        ...
+
+    @property
+    def partition_type(self) -> type[P]:
+        """State of a partition; made without arguments."""
+        ...
+
+    @property
+    def key_type(self) -> type[K]:
+        """State of a key."""
+        ...
 
     def step(
         self, where: SourcePartition, partition: P, keys: dict[str, K], inputs: Sequence[Input]

@@ -19,7 +19,7 @@ _TIMES = {"start", "end", "event_time", "mark", "decided_on"}
 
 
 def any_record(kind: type[R], number: int = 0, **over: Any) -> R:
-    """The ``number``-th record of ``kind``: every optional field is there, and each number gives another identity."""
+    """The ``number``-th record of ``kind``, each of another identity, with every optional field."""
     fields = {f.name: over.get(f.name, _value(f.type, f.name, number)) for f in msgspec.structs.fields(kind)}
     return kind(**fields)
 

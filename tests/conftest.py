@@ -19,7 +19,7 @@ REPO = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Endpoints]:
-    """Kafka, registry, database: those in HEADRACE_TEST_ENDPOINTS (a file), or a local stack for the session."""
+    """The services: those in HEADRACE_TEST_ENDPOINTS (a file), or a local stack for the session."""
     known = os.environ.get("HEADRACE_TEST_ENDPOINTS")
     if known:
         yield Endpoints.model_validate_json(Path(known).read_bytes())

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from headrace.compare import Results
 from schemas.codec import decode_body
+from sinks.timescale.results import RESULTS
 from sinks.timescale.settings import sqlalchemy_url
-from sinks.timescale.tables import RESULTS, run_of
+from sinks.timescale.tables import run_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,7 +43,9 @@ def mismatches(database_url: str, namespace: str, expected: Results) -> list[str
             if sorted(map(repr, held)) != sorted(map(repr, wanted)):
                 extra = [r for r in held if r not in wanted][:1]
                 missing = [r for r in wanted if r not in held][:1]
-                found.append(f"{result.table.name}: {len(held)} rows, {len(wanted)} expected; {extra} {missing}")
+                found.append(
+                    f"{result.table.name}: {len(held)} rows, {len(wanted)} expected; {extra} {missing}"
+                )
     engine.dispose()
     return found
 
@@ -59,7 +62,7 @@ def _expected(column: sa.Column[Any], record: Any) -> Any:
 def _plain(value: Any) -> Any:
     """One form for what the database and the records hold; not-a-number equals itself here."""
     if isinstance(value, msgspec.Struct):
-        value = {k: v for k, v in msgspec.structs.asdict(value).items()}
+        value = msgspec.structs.asdict(value)
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, bool):

@@ -194,7 +194,9 @@ class KafkaRun:
         deadline = time.monotonic() + DEADLINE_S
         agent = victim.rpartition("-")[0]
         while sum(self.end("market.ticks")) < offsets or self.fleet.pid(victim) is None:
-            assert time.monotonic() < deadline, f"{victim}: market.ticks did not reach {offsets}; {self.kills}"
+            assert time.monotonic() < deadline, (
+                f"{victim}: market.ticks did not reach {offsets}; {self.kills}"
+            )
             time.sleep(0.02)
         lag = None
         while agent in AGENTS:

@@ -59,7 +59,7 @@ def snapshot(
     bars: Mapping[str, Any] | None = None,
     **over: Any,
 ) -> Snapshot:
-    """The snapshot of the ``minute``-th bar: the same ``bars`` fields for all symbols, but their own closes."""
+    """The snapshot of the ``minute``-th bar; ``bars`` are fields that all its bars share."""
     start = DAY0 + minute * MINUTE
     closes = closes or {"A": 100.0, "B": 50.0}
     base = Snapshot(

@@ -141,7 +141,7 @@ RECIPE = Recipe(
     name=f"postgresql-{POSTGRES}-timescaledb-{TIMESCALEDB}",
     title=f"PostgreSQL {POSTGRES} with TimescaleDB {TIMESCALEDB}",
     text="\n".join((DEBIAN, *_PACKAGES, _APT)),
-    fetched_mb=55,
+    fetched_mb=60,
     need_mb=500,
     build=_build,
 )

@@ -28,6 +28,7 @@ from headrace.stack.errors import DiskFull, DownloadFailed, MavenMissing, StackE
 from headrace.stack.processes import locked
 
 _POLL_S = 0.1
+_ERROR = re.compile(r"\[ERROR\] (?!To see|Re-run|For more|\[Help)\S|E:|Err:|dpkg")
 _MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
@@ -105,7 +106,7 @@ class Downloads:
             if error.errno == errno.ENOSPC:
                 raise DiskFull(self._cache_dir) from error
             raise
-        self._console.print(f"fetched {recipe.title} in {time.monotonic() - began_s:.0f} s")
+        self._console.print(f"fetched {recipe.title} in {time.monotonic() - began_s:.0f} s", highlight=False)
 
     def maven(self, goal: str, *options: str, repository: Path, what: str) -> None:
         """Run one goal of Maven's dependency plugin; `repository` is its folder, for this run alone."""
@@ -173,7 +174,7 @@ class Downloads:
         if self._console.is_terminal:
             self._progress.start()
         else:
-            self._console.print(f"fetching {recipe.title} (about {recipe.fetched_mb} MB)")
+            self._console.print(f"fetching {recipe.title} (about {recipe.fetched_mb} MB)", highlight=False)
         task = self._progress.add_task(f"fetching {recipe.title}", total=recipe.fetched_mb * 1e6)
         watcher = threading.Thread(target=follow, daemon=True)
         watcher.start()
@@ -207,7 +208,5 @@ def _wait(tool: subprocess.Popen[bytes]) -> int | None:
 def _reason(text: str) -> str:
     """The lines of a tool's output that say what went wrong: its errors, or else its last lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [
-        line for line in lines if re.match(r"\[ERROR\] (?!To see|Re-run|For more)\S|E:|Err:|dpkg", line)
-    ]
+    errors = [line for line in lines if _ERROR.match(line)]
     return "\n".join(f"    {line[:800]}" for line in (errors[:3] or lines[-3:]))

@@ -89,7 +89,7 @@ RECIPE = Recipe(
     name=f"kafka-{KAFKA}",
     title=f"Kafka {KAFKA}",
     text=_POM + _LOG4J,
-    fetched_mb=85,
+    fetched_mb=75,
     need_mb=300,
     build=_build,
 )

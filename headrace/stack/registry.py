@@ -40,7 +40,7 @@ RECIPE = Recipe(
     name=f"apicurio-{APICURIO}",
     title=f"Apicurio Registry {APICURIO}",
     text=_ARTIFACT,
-    fetched_mb=170,
+    fetched_mb=177,
     need_mb=600,
     build=_build,
 )

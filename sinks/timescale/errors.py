@@ -27,8 +27,8 @@ class PositionLost(SinkError):
 
     def __init__(self, run: str, detail: str) -> None:
         super().__init__(
-            f"run {run!r} cannot go on where it stopped ({detail}): retention took records before they were stored, or "
-            "the topics were made anew; remove the run from the database to start again from the topics' beginning"
+            f"run {run!r} cannot go on where it stopped ({detail}): records were deleted before they"
+            " were stored, or the topics were made anew; remove the run from the database to start again"
         )
 
 

@@ -1,7 +1,7 @@
 """What the database holds of a run; and how to remove it.
 
-Every question takes a connection of `connect` and the run's name (`sinks.timescale.tables.run_of` a namespace).
-Times are datetimes in UTC.
+Every question takes a connection of `connect` and the run's name (`sinks.timescale.tables.run_of` a
+namespace). Times are datetimes in UTC.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.pool import NullPool
 
 from sinks.timescale import tables
+from sinks.timescale.results import RESULTS
 from sinks.timescale.settings import sqlalchemy_url
-from sinks.timescale.tables import RESULTS
 from sinks.timescale.writer import Partition
 
 

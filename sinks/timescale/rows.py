@@ -1,8 +1,8 @@
 """From a record to the row that binary COPY sends.
 
-Binary COPY carries no types: a field is right if its bytes are what the column's type reads. So a time goes as the
-``int8`` that ``timestamptz`` is (microseconds since 2000), exact to the microsecond and without a datetime object,
-and ``jsonb`` as its version byte and the text.
+Binary COPY carries no types: a field is right if its bytes are what the column's type reads. So a time goes
+as the ``int8`` that ``timestamptz`` is (microseconds since 2000), exact to the microsecond and without a
+datetime object, and ``jsonb`` as its version byte and the text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Double, Integer, Larg
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from schemas.records import NEVER, DeadLetter, Record
-from sinks.timescale.tables import Result
+from sinks.timescale.results import Result
 
 Row = tuple[Any, ...]
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
-_NEVER_STORED = -2_208_988_800_000_000 - _POSTGRES_EPOCH_US  # 1900-01-01: hypertables take no -infinity
+_YEAR_1900_US = -2_208_988_800_000_000
+_YEAR_9999_US = 253_370_764_800_000_000
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _COPY_TYPES: dict[type[Any], str] = {
     Text: "text",
@@ -88,11 +89,13 @@ def _plain(value: Any) -> Any:
 
 
 def _from_us(time_us: int) -> int:
-    return _NEVER_STORED if time_us == NEVER else time_us - _POSTGRES_EPOCH_US
+    """An event time; NEVER becomes 1900, because hypertables take no ``-infinity``."""
+    return (_YEAR_1900_US if time_us == NEVER else time_us) - _POSTGRES_EPOCH_US
 
 
 def _from_ms(time_ms: int) -> int:
-    return time_ms * 1000 - _POSTGRES_EPOCH_US
+    """A Kafka timestamp, which may be any number: it is kept within 1900 and 9999."""
+    return min(max(time_ms * 1000, _YEAR_1900_US), _YEAR_9999_US) - _POSTGRES_EPOCH_US
 
 
 def _copy_type(column: Column[Any]) -> str:

@@ -11,17 +11,17 @@ class SinkSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_ms: int = Field(250, gt=0, description="a transaction at least this often while records come")
-    batch_rows: int = Field(20_000, gt=0, description="a transaction at this many records")
-    batch_bytes: int = Field(16_000_000, gt=0, description="a transaction at this many bytes of values")
+    batch_ms: int = Field(default=250, gt=0, description="a transaction this often while records come")
+    batch_rows: int = Field(default=20_000, gt=0, description="a transaction at this many records")
+    batch_bytes: int = Field(default=16_000_000, gt=0, description="a transaction at so many bytes of values")
     max_backoff_ms: int = Field(
-        10_000, gt=0, description="longest pause between two tries while a service is away"
+        default=10_000, gt=0, description="longest pause between two tries while a service is away"
     )
     session_timeout_ms: int = Field(
-        10_000, gt=0, description="the group takes a silent process for dead after this"
+        default=10_000, gt=0, description="the group takes a silent process for dead after this"
     )
     instance: str | None = Field(
-        None, description="static member name: a restart within the time-out moves nothing"
+        default=None, description="static member name: a restart within the time-out moves nothing"
     )
 
 

@@ -1,7 +1,8 @@
 """The sink: a consumer of every result topic that writes rows and offsets together.
 
-The consumer group shares out partitions and nothing else: where to go on is read from the database, and `writer`
-holds off a process that has lost a partition without knowing it. The group's own offsets are for lag monitors.
+The consumer group shares out partitions and nothing else: where to go on is read from the database, and
+`writer` holds off a process that has lost a partition without knowing it. The group's own offsets are for lag
+monitors.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from schemas.topics import TOPICS, physical
 from sinks.timescale.errors import PositionLost, TopicsMissing
 from sinks.timescale.migrations import migrate
 from sinks.timescale.queries import connect, next_offsets
+from sinks.timescale.results import RESULTS, Result
 from sinks.timescale.settings import SinkSettings
-from sinks.timescale.tables import RESULTS, Result, run_of
+from sinks.timescale.tables import run_of
 from sinks.timescale.writer import Partition, Taken, Writer, Written
 
 logger = logging.getLogger(__name__)
 
 Decoded = Record | State | Unreadable
 Decode = Callable[[str, bytes], Decoded]
-"""`schemas.codec.Codec.decode`: the record in a value of a topic (logical name). Raises `RegistryUnavailable`."""
+"""What `schemas.codec.Codec.decode` does, for the logical name of a topic. Raises `RegistryUnavailable`."""
 
 SINK_TOPICS = tuple(dict.fromkeys(result.topic for result in RESULTS))
 """The topics that the sink reads, by their logical names."""
@@ -74,7 +76,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class TimescaleSink:
-    """Copies the result topics of one namespace into TimescaleDB; `run` it in as many processes as there is work for.
+    """Copies the result topics of one namespace into TimescaleDB; any number of processes share the work.
 
     ``topics`` are logical names out of `SINK_TOPICS`, all by default.
     """
@@ -115,10 +117,10 @@ class TimescaleSink:
         self._batch_since = 0.0
 
     def run(self, stop: threading.Event, on_progress: OnProgress | None = None) -> None:
-        """Copy until ``stop`` is set; what has been read by then is written. Brings the database's schema up first.
+        """Bring the database's schema up, then copy until ``stop`` is set; what was read by then is written.
 
-        ``on_progress`` is called in this thread after each transaction and when a wait begins or ends. An outage of
-        Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `PositionLost` or
+        ``on_progress`` is called in this thread after each transaction and when a wait begins or ends. An
+        outage of Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `PositionLost` or
         `RunRemoved`.
         """
         self._on_progress = on_progress
@@ -188,7 +190,7 @@ class TimescaleSink:
         )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Take note of the partitions; they are assigned with their offsets once the database has told them."""
+        """Take note of the partitions; they are assigned once the database has told their offsets."""
         self._forget()
         self._assigned = partitions
         self._placed = False
@@ -303,8 +305,8 @@ class TimescaleSink:
     def _patiently(self, consumer: Consumer, stop: threading.Event, action: Callable[[], None]) -> bool:
         """Do ``action``, again and again while a service that it needs is away.
 
-        Answers False if it was not done: ``stop`` was set, or a rebalance came, and what was read is void. The group
-        sees a live member meanwhile.
+        Answers False if it was not done: ``stop`` was set, or a rebalance came, and what was read is void.
+        The group sees a live member meanwhile.
         """
         rebalances = self._rebalances
         pause_ms = _FIRST_PAUSE_MS

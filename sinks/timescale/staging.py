@@ -7,14 +7,15 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from sinks.timescale.tables import Result
+from sinks.timescale.results import Result
 
 
 class Staging:
     """A result's temporary table and what is done with it.
 
-    A staged row is its number in the transaction and the row itself. All take the numbers ``first`` and ``end``
-    (exclusive) between which they work; ``report`` also takes the times ``low`` and ``high`` that ``span`` gives.
+    A staged row is its number in the transaction and the row itself. All take the numbers ``first`` and
+    ``end`` (exclusive) between which they work; ``report`` also takes the times ``low`` and ``high`` that
+    ``span`` gives.
     """
 
     def __init__(self, result: Result) -> None:
@@ -34,9 +35,10 @@ class Staging:
         if result.time in identity:
             first_copies = sql.SQL("select * from {} s where {}").format(staged, part)
         else:
-            # The unique constraint holds the time besides the identity, so it cannot tell a copy with another time.
+            # The unique constraint holds the time too, so it lets a copy with another time pass.
             first_copies = sql.SQL(
-                "select * from (select distinct on ({identity}) * from {staged} s where {part} order by {identity}, n) s"
+                "select * from"
+                " (select distinct on ({identity}) * from {staged} s where {part} order by {identity}, n) s"
                 " where not exists (select from {held} h where {same})"
             ).format(identity=_list(identity), staged=staged, part=part, held=held, same=same)
         self.insert = sql.SQL(

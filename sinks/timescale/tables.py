@@ -3,19 +3,22 @@
 What every table has in common:
 
 - ``run`` first: ``live``, or the namespace of a demo, a test or a replay.
-- Times are ``timestamptz`` with microseconds; `schemas.records.NEVER` is 1900-01-01.
-- Decimals are ``numeric(28, 9)``, lists are arrays, maps and lists of records are ``jsonb``. JSON knows no NaN and no
-  infinity: they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which ``(x ->> 'key')::float8`` reads.
-- Records inside a record are flattened where people ask for them (``info["field"]`` tells where a column comes from).
-- It is a hypertable over `Result.time`. TimescaleDB wants that column in every unique constraint, so the constraint is
-  the run, the identity, and the time where the identity lacks it; the writer then holds the identity alone unique.
+- Times are ``timestamptz`` with microseconds; `schemas.records.NEVER` is 1900-01-01. A dead
+  letter's, which is Kafka's and may be any number, is kept within 1900 and 9999.
+- Decimals are ``numeric(28, 9)``, lists are arrays, maps and lists of records are ``jsonb``. JSON knows no
+  NaN and no infinity: they are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which ``(x ->>
+  'key')::float8`` reads.
+- Records inside a record are flattened where people ask for them (``info["field"]`` tells where a column
+  comes from).
+- It is a hypertable over `sinks.timescale.results.Result.time`. TimescaleDB wants that column in every unique
+  constraint, so the constraint is the run, the identity, and the time where the identity lacks it; the writer
+  then holds the identity alone unique.
 
 ``end``, ``limit`` and ``offset`` are SQL keywords: quote them in queries of your own.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -36,10 +39,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeEngine
-
-from schemas import records
-from schemas.codec import identity_of
-from schemas.records import Record
 
 LIVE = "live"
 """The run of the empty namespace."""
@@ -360,73 +359,3 @@ conflicts = Table(
     Column("noted_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
 )
 """Copies that differ from the record held under their identity: each is a failure of whoever wrote it."""
-
-
-class Result:
-    """What a topic's records of one kind become: rows of ``table``, a hypertable over ``time``.
-
-    ``identity`` names the columns that make a row unique within a run; ``compared`` those in which a second copy
-    must equal the row held.
-    """
-
-    def __init__(
-        self,
-        topic: str,
-        record: type[Record],
-        table: Table,
-        *,
-        time: str = "start",
-        ignored: frozenset[str] = frozenset(),
-    ) -> None:
-        self.topic = topic
-        self.record = record
-        self.table = table
-        self.time = time
-        self._ignored = ignored
-
-    @cached_property
-    def columns(self) -> tuple[Column[Any], ...]:
-        """The columns that come from the record, in order: all but ``run``."""
-        return tuple(column for column in self.table.columns if column.name != "run")
-
-    @cached_property
-    def unique(self) -> tuple[str, ...]:
-        """The columns of the unique constraint, without ``run``."""
-        (constraint,) = (c for c in self.table.constraints if isinstance(c, UniqueConstraint))
-        return tuple(column.name for column in constraint.columns if column.name != "run")
-
-    @cached_property
-    def identity(self) -> tuple[str, ...]:
-        """The identity's columns; fewer than ``unique`` where only TimescaleDB wants the time in there."""
-        return identity_of(self.record)
-
-    @cached_property
-    def compared(self) -> tuple[str, ...]:
-        """The columns in which a second copy must equal the row held."""
-        skipped = {*self.identity, *self._ignored}
-        return tuple(column.name for column in self.columns if column.name not in skipped)
-
-
-RESULTS = (
-    Result("market.bars", records.Bar, bars),
-    Result("market.regimes", records.Regime, regimes),
-    Result("market.regimes.hmm", records.HmmRegime, hmm_regimes),
-    Result("market.ticks.late", records.LateTick, late_ticks, time="event_time"),
-    Result("market.correlations", records.Correlations, correlations),
-    Result("portfolio.events", records.Snapshot, snapshots),
-    Result("risk.metrics", records.RiskMetrics, risk_metrics),
-    Result("risk.alerts", records.RiskAlert, risk_alerts, time="event_time"),
-    Result("strategy.signals", records.Signal, signals),
-    Result("trade.executions", records.Execution, executions, time="event_time"),
-    Result("trade.positions", records.Position, positions, time="event_time"),
-    Result("trade.equity", records.Equity, equity),
-    Result(
-        "system.dead_letters",
-        records.DeadLetter,
-        dead_letters,
-        time="time",
-        # A feed that sends a bad record again does so from another place, and errors are words.
-        ignored=frozenset({"error", "partition", "offset", "time"}),
-    ),
-)
-"""Every result topic that the sink reads, with its table. Other kinds of a topic (commands, settings) are no results."""

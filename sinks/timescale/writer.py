@@ -1,11 +1,11 @@
 """Rows and offsets into the database, in one transaction.
 
-The offsets of a batch's partitions are locked first, and records below them are skipped: a process that lost its
-partitions and does not know it yet (a zombie) waits for the new owner's transaction, then finds nothing left to do.
-So whatever is killed, and whenever, each record is taken once.
+The offsets of a batch's partitions are locked first, and records below them are skipped: a process that lost
+its partitions and does not know it yet (a zombie) waits for the new owner's transaction, then finds nothing
+left to do. So whatever is killed, and whenever, each record is taken once.
 
-Rows go by binary COPY into a temporary table, from there into the hypertable, ``on conflict do nothing``. A copy of
-an identity already held is a repeat and is dropped; one that differs from the row held is written to
+Rows go by binary COPY into a temporary table, from there into the hypertable, ``on conflict do nothing``. A
+copy of an identity already held is a repeat and is dropped; one that differs from the row held is written to
 ``sink_conflicts`` besides. What the database refuses (a time outside its calendar, a character NUL in a text)
 becomes a dead letter, and costs its neighbours nothing.
 """
@@ -24,10 +24,10 @@ import psycopg
 
 from schemas.records import DeadLetter, Reason
 from sinks.timescale.errors import RunRemoved
+from sinks.timescale.results import RESULTS, Result
 from sinks.timescale.rows import Row, RowMaker, without_nul
 from sinks.timescale.settings import libpq_url
 from sinks.timescale.staging import Staging
-from sinks.timescale.tables import RESULTS, Result
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ class Writer:
     def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction.
 
-        May be called again with the same batch after an error, whether or not the first call was committed. Raises
-        `RunRemoved` where the run's offsets are gone.
+        May be called again with the same batch after an error, whether or not the first call was committed.
+        Raises `RunRemoved` where the run's offsets are gone.
         """
         written = Written()
         with self._transaction() as connection:
@@ -165,7 +165,7 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """A transaction; after an error the connection is closed, and the next one starts on a new connection."""
+        """A transaction; after an error the connection is closed, and the next one opens another."""
         try:
             connection = self._connect()
             with connection.transaction():
@@ -187,11 +187,12 @@ class Writer:
                 keepalives_count=3,
                 tcp_user_timeout=20_000,
             )
-            # A staging table has no statistics. Each join here is a batch against an index, whatever the planner thinks.
+            # Staging tables have no statistics: each join here is a batch against an index.
             connection.execute(
-                "set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off"
+                "set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off;"
+                "set plan_cache_mode = force_custom_plan"
             )
-            # A process that hangs in a transaction holds the lock on its offsets: it loses them to the next owner.
+            # A process that hangs in a transaction holds the lock on its offsets, but not for ever.
             connection.execute(
                 "set statement_timeout = '60s'; set idle_in_transaction_session_timeout = '10s'"
             )

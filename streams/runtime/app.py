@@ -79,7 +79,9 @@ class AgentApp(faust.App):  # type: ignore[misc]
             broker_rebalance_timeout=config.rebalance_timeout_ms / 1e3,
         )
         self.Table(
-            f"{agent.name}-state", partitions=source.partitions, changelog_topic=self._changelog(config, agent)
+            f"{agent.name}-state",
+            partitions=source.partitions,
+            changelog_topic=self._changelog(config, agent),
         )
         self.agent(self.topic(self.worker_state.source, key_type=bytes, value_type=bytes), name=agent.name)(
             self._run
@@ -87,10 +89,15 @@ class AgentApp(faust.App):  # type: ignore[misc]
         self.task(self._start_deadline)
 
     def _changelog(self, config: RuntimeConfig, agent: Agent[Any, Any]) -> Any:
-        return self.topic(physical(config.namespace, f"{agent.name}.changelog"), key_type=bytes, value_type=bytes)
+        return self.topic(
+            physical(config.namespace, f"{agent.name}.changelog"), key_type=bytes, value_type=bytes
+        )
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """Nothing is kept on disk; Faust would make a folder where the process happens to stand."""
 
     async def _run(self, stream: Any) -> None:
         apply = self.worker_state.apply

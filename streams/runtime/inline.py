@@ -52,7 +52,12 @@ class Inline:
     """
 
     def __init__(
-        self, agents: Sequence[Agent[Any, Any]], settings: Settings, collect: Collect, *, run_records: int = 4096
+        self,
+        agents: Sequence[Agent[Any, Any]],
+        settings: Settings,
+        collect: Collect,
+        *,
+        run_records: int = 4096,
     ) -> None:
         self._collect = collect
         self._run_records = run_records

@@ -171,7 +171,11 @@ class KafkaPort:
 def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:
     """Low and high watermark; a read_uncommitted reader, since a read_committed one is told the stable offset."""
     reader = ck.Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "headrace-watermarks", "isolation.level": "read_uncommitted"}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "headrace-watermarks",
+            "isolation.level": "read_uncommitted",
+        }
     )
     try:
         low, high = reader.get_watermark_offsets(place, timeout=20)

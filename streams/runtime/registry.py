@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from confluent_kafka.schema_registry import ConfigCompatibilityLevel, Schema, SchemaRegistryClient, ServerConfig
+from confluent_kafka.schema_registry import (
+    ConfigCompatibilityLevel,
+    Schema,
+    SchemaRegistryClient,
+    ServerConfig,
+)
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schemas.codec import Codec, RegistryUnavailable, UnknownSchema, topic_schema_text
@@ -47,7 +52,9 @@ def register(client: SchemaRegistryClient, namespace: str, names: Iterable[str] 
                 f"{subject}: this build's schema cannot read what older versions wrote: {error.error_message}"
             ) from error
         if error.http_status_code == _INVALID:
-            raise Incompatible(f"{subject}: the registry does not take the schema: {error.error_message}") from error
+            raise Incompatible(
+                f"{subject}: the registry does not take the schema: {error.error_message}"
+            ) from error
         raise RegistryUnavailable(str(error)) from error
     except Exception as error:  # the HTTP library's errors of several kinds: the registry does not answer
         raise RegistryUnavailable(f"{type(error).__name__}: {error}") from error

@@ -29,16 +29,16 @@ from streams.runtime.worker_state import WorkerState
 
 log = logging.getLogger("headrace.transport")
 
-_StockRecords = aiokafka_fetcher.PartitionRecords
 ACK_POLL_S = 0.001
 DELIVERY_POLL_S = 0.005
 GROUP_OFFSETS_EVERY_S = 1.0
 
 
-class RunRecords(_StockRecords):  # type: ignore[misc]
+class RunRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]
     """Unpacks a fetched response into runs."""
 
     max_run_records = 20_000
+    next_fetch_offset: int
 
     def _unpack_records(self) -> Iterator[Run]:
         records = self._records
@@ -189,7 +189,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             worker, generation = self.worker, self.app.consumer_generation_id
             wanted = {tp for tp in self.assignment() if tp.topic == worker.source}
             self._give_up(lambda partition: TP(worker.source, partition) not in wanted)
-            opening = [worker.new_ownership(tp.partition) for tp in wanted if tp.partition not in worker.owned]
+            opening = [
+                worker.new_ownership(tp.partition) for tp in wanted if tp.partition not in worker.owned
+            ]
             try:
                 await asyncio.gather(*[asyncio.to_thread(owner.open) for owner in opening])
             except Exception as error:
@@ -226,12 +228,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._acked_index.clear()
             self._n_acked = 0
             try:
-                cuts = [(owner, cut) for owner in self.worker.owned.values() if (cut := owner.cut()) is not None]
+                cuts = [
+                    (owner, cut) for owner in self.worker.owned.values() if (cut := owner.cut()) is not None
+                ]
                 for _, cut in cuts:
                     while not Ownership.acknowledged(cut):
                         self.worker.port.poll()
                         await asyncio.sleep(ACK_POLL_S)
-                outcomes = await asyncio.gather(*[asyncio.to_thread(owner.commit, cut) for owner, cut in cuts])
+                outcomes = await asyncio.gather(
+                    *[asyncio.to_thread(owner.commit, cut) for owner, cut in cuts]
+                )
             except Exception as error:
                 self.worker.fatal("commit failed", error)
             self._settle(cuts, outcomes)
@@ -281,4 +287,3 @@ class Transport(driver.Transport):  # type: ignore[misc]
     """What `headrace` as a broker URL's scheme stands for."""
 
     Consumer = Consumer
-

@@ -255,10 +255,9 @@ def test_special_floats_keep_their_place() -> None:
 
 
 def test_a_decimal_of_more_places_is_not_rounded_in_silence() -> None:
-    equity = example(records.Equity)
-    for cash in (Decimal("0.0000000001"), Decimal(10) ** 20):
-        with pytest.raises(ValueError, match=r"(?i)scale|precision"):
-            encode_body("trade.equity", msgspec.structs.replace(equity, cash=cash))
+    equity = msgspec.structs.replace(example(records.Equity), cash=Decimal("0.0000000001"))
+    with pytest.raises(ValueError, match="Scale"):
+        encode_body("trade.equity", equity)
 
 
 # ---- other writers

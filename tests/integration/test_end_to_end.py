@@ -122,7 +122,7 @@ def executions(outputs: list[Output]) -> Iterator[Execution]:
 
 
 def test_the_session_is_worth_comparing(simulated: tuple[Results, list[Output]]) -> None:
-    results, outputs = simulated
+    results, _ = simulated
     assert partition_of("north", GROUP_PARTITIONS) != partition_of("south", GROUP_PARTITIONS)
     assert partition_of("alpha", GROUP_PARTITIONS) != partition_of("value", GROUP_PARTITIONS)
     ticks = sum(1 for message in Simulation(SIMULATED).messages() if message.record is not None)
@@ -142,7 +142,9 @@ def test_each_limit_denies_and_says_why(simulated: tuple[Results, list[Output]])
 def test_a_halt_stops_orders(simulated: tuple[Results, list[Output]]) -> None:
     halt = halt_in_the_middle()
     assert halt.after is not None
-    later = [e for e in executions(simulated[1]) if e.portfolio == "value" and e.decided_on > halt.after.start]
+    later = [
+        e for e in executions(simulated[1]) if e.portfolio == "value" and e.decided_on > halt.after.start
+    ]
     assert later, "nothing was asked for after the halt: the test shows nothing"
     assert {e.state for e in later} == {OrderState.DENIED}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from typer.testing import CliRunner
 
 from connectors import sender as sending
 from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicMissing
@@ -23,11 +26,15 @@ from connectors.messages import BEGINNING, Message, Position
 from connectors.progress import ProgressFile
 from connectors.sender import Pace, Progress, Sender
 from connectors.simulator import Simulation, SimulatorSettings
+from headrace import topics
+from headrace.cli.ingest import SourceUndeclared, app
+from headrace.pipeline import MarketPart, PipelineSettings, SourcePart
 from headrace.stack import Endpoints
 from schemas.codec import decode_body, encode_body
 from schemas.partitioner import partition_of
 from schemas.records import DeadLetter, Tick
 from schemas.topics import TOPICS, physical
+from streams.runtime import registry
 
 MARKET = SimulatorSettings(symbols=("A", "B", "C", "D", "E"), minutes=10, ticks_per_minute=100.0)
 PARTITIONS = TOPICS["market.ticks"].partitions
@@ -243,3 +250,51 @@ def test_what_is_missing_is_named(bootstrap: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sending, "START_TIMEOUT_S", 0.5)
     with pytest.raises(KafkaUnreachable, match=r"127\.0\.0\.1:9"):
         Sender("127.0.0.1:9", "nowhere", encode_body)
+
+
+def test_the_command_goes_on_where_it_was_stopped(stack: Endpoints, namespace: str, tmp_path: Path) -> None:
+    trades = tmp_path / "trades.csv"
+    lines = [f"{1381132800464 + 100 * number},A,1.5,1" for number in range(20_000)]
+    trades.write_text("\n".join(["ts,symbol,price,size", *lines]))
+    sources = (SourcePart(name="files"),)
+    settings = PipelineSettings(market=MarketPart(sources=sources))
+    topics.create(stack.kafka, namespace, settings.record(), registry.codec(stack.registry, namespace))
+    environment = {
+        **os.environ,
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_KAFKA__BOOTSTRAP": stack.kafka,
+        "HEADRACE_REGISTRY__URL": stack.registry,
+        "HEADRACE_DATABASE__URL": stack.database,
+        "HEADRACE_STACK__DATA_DIR": str(tmp_path / "data"),
+        "HEADRACE_PIPELINE": settings.model_dump_json(),
+    }
+
+    def ingest(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "headrace", "ingest", "files", str(trades), *arguments]
+        return subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def wait_for_progress() -> None:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("data/ingest/*.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    stopped = ingest("--rate", "500")
+    wait_for_progress()
+    stopped.terminate()
+    assert "interrupted" in stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 128 + signal.SIGTERM
+    second = ingest()
+    told = second.communicate(timeout=60)[0]
+    assert "goes on behind" in told
+    assert second.returncode == 0
+    again = CliRunner().invoke(app, ["files", str(trades)], env=environment)
+    assert "sent before" in again.output
+    foreign = CliRunner().invoke(app, ["files", str(trades), "--source", "alpaca"], env=environment)
+    assert isinstance(foreign.exception, SourceUndeclared)
+    arrived = read(stack.kafka, physical(namespace, "market.ticks"))
+    records = [record for part in arrived for record in part]
+    assert len({record.value for record in records if record.key == "A"}) == len(lines)
+    assert len([record for record in records if record.key == "A"]) == len(lines)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import NEVER, Bar, LateTick, Side, Tick
@@ -251,6 +251,7 @@ def streams_of_events(draw: st.DrawFn) -> list[Event]:
     return events
 
 
+@settings(deadline=None)
 @given(events=streams_of_events(), lateness_us=st.sampled_from([0, SECOND, 3 * SECOND + 1]))
 def test_the_fold_equals_the_rules_word_by_word(events: list[Event], lateness_us: int) -> None:
     kinds = ("time:1s", "time:5s", "time:2s")

@@ -214,6 +214,24 @@ def test_open_orders_count_and_the_other_way_cancels_them() -> None:
     assert [life[-1] for life in book.lives().values()] == ["CANCELLED", "CANCELLED", "ACCEPTED"]
 
 
+def test_a_cancelled_order_makes_room_at_once() -> None:
+    book = Book(
+        plan("s", {0: [("A", 0.1, 90.0, 9)], 1: [("A", -0.01, None, 1)]}),
+        plan("t", {1: [("A", 0.1, None, 1)]}),
+        limits=LimitsSpec(max_position=Decimal(120)),
+    )
+    book.take(snapshot(0), snapshot(1))
+    assert [life[-1] for life in book.lives().values()] == ["CANCELLED", "ACCEPTED", "ACCEPTED"]
+
+
+def test_without_equity_nothing_more_is_wanted() -> None:
+    book = Book(plan("s", {0: [("A", -1.0, None, 1)], 2: [("A", -1.0, None, 1), ("B", 1.0, None, 1)]}))
+    wide = {"volume": 100_000.0}
+    book.take(snapshot(0), snapshot(1, bars=wide), snapshot(2, {"A": 300.0, "B": 50.0}))
+    (order,) = book.state.orders
+    assert (order.symbol, order.side, order.quantity) == ("A", Side.BUY, 1000)
+
+
 def test_strategies_hold_apart_and_the_portfolio_holds_their_sum() -> None:
     book = Book(
         plan("long", {0: [("A", 0.1, None, 1)]}),
@@ -296,14 +314,17 @@ def test_reduce_keeps_only_resting_orders_that_reduce() -> None:
 
 def test_drawdown_reduces_once_and_resuming_starts_the_peak_anew() -> None:
     limits = LimitsSpec(max_drawdown=Decimal("0.05"))
-    book = Book(plan("s", {0: [("A", 1.0, None, 1)]}), limits=limits)
+    book = Book(plan("s", {0: [("A", 1.0, None, 1)], 1: [("B", 0.1, 10.0, 9)]}), limits=limits)
     wide = {"volume": 100_000.0}
     book.take(snapshot(0), snapshot(1, bars=wide))
+    assert len(book.state.orders) == 1
     outputs = book.take(snapshot(2, {"A": 94.0, "B": 50.0}), snapshot(3, {"A": 93.0, "B": 50.0}))
     (alert,) = of(outputs, RiskAlert)
     assert (alert.kind, alert.limit, alert.value) == (AlertKind.STATE, "max_drawdown", limits.max_drawdown)
     assert (alert.previous, alert.state) == (TradingState.ACTIVE, TradingState.REDUCING)
     assert [metrics.state for metrics in of(outputs, RiskMetrics)] == [TradingState.REDUCING] * 2
+    (cancelled,) = of(outputs, Execution)
+    assert (cancelled.symbol, cancelled.state, cancelled.ordinal) == ("B", OrderState.CANCELLED, -1)
     book.take(command("go", TradingState.ACTIVE), snapshot(4, {"A": 92.0, "B": 50.0}))
     assert book.state.state is TradingState.ACTIVE
     assert book.state.peak == of(outputs, Equity)[-1].equity

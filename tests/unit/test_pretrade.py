@@ -114,6 +114,13 @@ SELL_10 = proposal(Side.SELL, 10)
             "0.5455",
             "max_leverage 0.5: leverage could reach 0.5455",
         ),
+        (
+            {"max_leverage": Decimal("0.5")},
+            {"held": {"A": -60}},
+            proposal(Side.BUY, 70),
+            "0.6",
+            "max_leverage 0.5: leverage could reach 0.6",
+        ),
         ({"max_leverage": 2}, {"equity": Decimal(-3)}, BUY_10, "-3", "max_leverage 2: equity is -3"),
         (
             {"max_daily_loss": 100},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from connectors import sender
+from connectors.messages import Message, Position
 from connectors.sender import UNPACED, Pace
-from tests.examples import DAY0, SECOND
+from tests.examples import DAY0, SECOND, tick
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,53 @@ def test_the_slower_of_speed_and_rate_decides(pace: Pace, time_us: int, ticks: i
 def test_no_pace_no_limit() -> None:
     assert not UNPACED.limits
     assert not Pace(speed=0.0, rate=0.0).limits
+
+
+class LateProducer:
+    """Acknowledges everything at once but for the records of symbol B, which it keeps until ``let_go``."""
+
+    def __init__(self, *_: Any) -> None:
+        self.kept: list[Any] = []
+        self.ready: list[Any] = []
+
+    def produce(self, topic: str, *, on_delivery: Any, key: str | None = None, **_: Any) -> None:
+        (self.kept if key == "B" else self.ready).append(on_delivery)
+
+    def poll(self, _: float) -> None:
+        while self.ready:
+            self.ready.pop()(None, None)
+
+    def let_go(self) -> None:
+        self.ready, self.kept = self.ready + self.kept, []
+
+
+def test_a_position_counts_only_when_all_before_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partitions acknowledge out of order; what is behind a record still on its way must be sent again."""
+    monkeypatch.setattr(sender, "Producer", LateProducer)
+    monkeypatch.setattr(sender, "_topic", lambda *_: ("id", 2))
+    monkeypatch.setattr(sender, "_REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(sender, "_SERVE_EVERY", 1)
+    sending = sender.Sender("nowhere", "", lambda *_: b"")
+    told: list[sender.Progress] = []
+
+    def report(progress: sender.Progress) -> None:
+        told.append(progress)
+        if progress.counts.ticks == 4:
+            sending._producer.let_go()
+
+    clock = Message(None, None, DAY0, "test")
+    ticks = [
+        Message(symbol, tick(symbol, sequence=number), DAY0, "test")
+        for number, symbol in enumerate(("A", "B", "A", "A"), start=1)
+    ]
+    sending.run(iter([clock, *ticks]), report=report)
+    assert [(report.counts.ticks, report.acknowledged.sequence) for report in told[:5]] == [
+        (0, 0),
+        (1, 1),
+        (2, 1),
+        (3, 1),
+        (4, 1),
+    ]
+    assert told[1].acknowledged == Position(1, DAY0)
+    assert told[4].outstanding == 1
+    assert told[-1].acknowledged == Position(4, DAY0, finished=True)

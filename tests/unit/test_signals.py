@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import headrace
 from schemas.records import Label, OrderType, Snapshot, StrategySpec
 from schemas.states import StrategyState
 from streams.errors import (
@@ -208,6 +211,20 @@ def test_numpy_floats_become_plain_ones() -> None:
 
 
 # --- loading
+
+
+def test_the_public_names_are_all_there_and_cost_nothing_until_used() -> None:
+    assert all(getattr(headrace, name) is not None for name in headrace.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        headrace.nothing
+    program = """
+import sys, headrace
+assert not {"numpy", "msgspec", "streams", "schemas"} & set(sys.modules)
+headrace.Strategy
+assert not {"faust", "confluent_kafka", "aiokafka", "sqlalchemy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
 
 GOOD = """
     import msgspec

@@ -12,8 +12,9 @@ import pytest
 from schemas.codec import identity_of
 from schemas.records import NEVER, DeadLetter
 from schemas.topics import TOPICS
+from sinks.timescale.results import RESULTS, Result
 from sinks.timescale.rows import RowMaker, to_jsonb, without_nul
-from sinks.timescale.tables import LIVE, RESULTS, Result, run_of
+from sinks.timescale.tables import LIVE, run_of
 from tests.any_record import any_record
 
 each_result = pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.table.name)

@@ -358,7 +358,7 @@ def run_all(runs: Iterable[Sequence[Input]]) -> tuple[dict[tuple[str, str], list
     return told, msgspec.msgpack.encode((partition, sorted(keys.items())))
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=100, deadline=None)
 @given(items=partitions(), data=st.data())
 def test_cutting_the_input_into_runs_changes_nothing(items: list[Input], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(items)), max_size=6)))

@@ -18,7 +18,7 @@ _one_at_a_time = threading.Lock()  # Alembic keeps what it is about in module gl
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Bring the database to ``revision``. Any number of processes and threads may do so at once; one does the work.
+    """Bring the database to ``revision``; any number of processes and threads may do so at once.
 
     Raises `sqlalchemy.exc.OperationalError` where the database is away.
     """

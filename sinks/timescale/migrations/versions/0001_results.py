@@ -287,8 +287,8 @@ create table sink_conflicts (
 );
 """
 
-# table, column of event time, days in a chunk. Bars and regimes are many; elsewhere few chunks keep the look-up of an
-# identity without its time cheap.
+# Table, column of event time, days in a chunk. Bars and regimes are many; elsewhere few chunks keep the
+# look-up of an identity without its time cheap.
 HYPERTABLES = (
     ("market_bars", "start", 1),
     ("market_regimes", "start", 1),
