@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from connectors.clocks import ClockSettings
-from connectors.files import TradesFile
+from connectors.files import FilesSettings, TradesFile
 from connectors.messages import Message
+from connectors.simulator import Simulation, SimulatorSettings
 from headrace.pipeline import (
     MarketPart,
     PipelineSettings,
@@ -29,6 +33,7 @@ BOTH = (StrategyPart(name="momentum", uses="momentum"), StrategyPart(name="rever
 """The strategies that ship, with their defaults."""
 
 _REPORT_EVERY = 4096
+_COLLECT_EVERY = 200_000
 
 
 class NothingToTrade(HeadraceError):
@@ -40,6 +45,37 @@ class Read(NamedTuple):
 
     ticks: int
     time_us: int
+
+
+class Feed(NamedTuple):
+    """Ticks to run over. ``symbols`` are asked for only where they are needed; ``fraction`` is 0 to 1."""
+
+    source: str
+    title: str
+    symbols: Callable[[], tuple[str, ...]]
+    messages: Callable[[], Iterator[Message]]
+    fraction: Callable[[Read], float]
+
+
+def file_feed(path: Path, settings: FilesSettings, market: MarketPart) -> Feed:
+    """The trades of a file. Raises ConnectorError where it cannot be read."""
+    clocks = closing(market, settings.clocks)
+    file = TradesFile(path, settings.model_copy(update={"clocks": clocks}))
+    title = f"{path.name} ({file.layout.describe()})"
+    return Feed(file.source, title, lambda: symbols_of(file), file.messages, lambda _: file.fraction())
+
+
+def simulated_feed(settings: SimulatorSettings, market: MarketPart) -> Feed:
+    """A simulated session."""
+    clocks = closing(market, settings.clocks)
+    session = Simulation(settings.model_copy(update={"clocks": clocks}))
+    length_us = settings.minutes * 60_000_000
+
+    def fraction(read: Read) -> float:
+        return min(max((read.time_us - settings.start_us) / length_us, 0.0), 1.0)
+
+    title = f"simulated session, seed {settings.seed}, {settings.minutes} minutes"
+    return Feed(session.source, title, lambda: settings.symbols, session.messages, fraction)
 
 
 def closing(market: MarketPart, given: ClockSettings) -> ClockSettings:
@@ -94,28 +130,45 @@ def _parts(pipeline: PipelineSettings) -> dict[str, object]:
 def run(
     messages: Iterable[Message],
     settings: records.Settings,
-    collect: Callable[[Output], None],
+    takers: Sequence[Callable[[Output], None]],
     report: Callable[[Read], None] = lambda _: None,
 ) -> Read:
-    """Send ``messages`` through the topology; every output, dead letters of rows included, goes to ``collect``.
+    """Send ``messages`` through the topology; every output goes to each of ``takers``, bad rows of a file too.
 
     ``report`` is called every few thousand messages. Raises StrategyError where a strategy cannot be loaded.
     """
-    inline = Inline(topology.agents(), settings, collect)
+
+    def collect(output: Output) -> None:
+        for take in takers:
+            take(output)
+
+    inline = Inline(topology.agents(), settings, takers[0] if len(takers) == 1 else collect)
     tick, clock = inline.tick, inline.clock
     ticks = time_us = 0
-    for count, message in enumerate(messages, 1):
-        record, time_us = message.record, message.time_us
-        if record is None:
-            clock(message.source, max(time_us // 1000, 1))
-        elif isinstance(record, DeadLetter):
-            collect(Output(DEAD_LETTERS, message.key or "", record, time_us))
-        else:
-            tick(message.key or "", record, max(time_us // 1000, 1))
-            ticks += 1
-        if not count % _REPORT_EVERY:
-            report(Read(ticks, time_us))
-    inline.flush()
+    with _few_collections():
+        for count, message in enumerate(messages, 1):
+            record, time_us = message.record, message.time_us
+            if record is None:
+                clock(message.source, max(time_us // 1000, 1))
+            elif isinstance(record, DeadLetter):
+                collect(Output(DEAD_LETTERS, message.key or "", record, time_us))
+            else:
+                tick(message.key or "", record, max(time_us // 1000, 1))
+                ticks += 1
+            if not count % _REPORT_EVERY:
+                report(Read(ticks, time_us))
+        inline.flush()
     done = Read(ticks, time_us)
     report(done)
     return done
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Records in flight live long enough to be walked by the collector again and again, and hold no cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_EVERY, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

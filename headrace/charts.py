@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+
 Curve = Sequence[tuple[datetime, Decimal]]
 """Equity at the end of each snapshot, in order."""
 
@@ -64,8 +66,9 @@ def equity_png(curves: Mapping[str, Curve], path: Path, title: str) -> None:
     figure, axes = pyplot.subplots(figsize=(10, 5), layout="constrained")
     for name, curve in curves.items():
         first = float(curve[0][1]) if curve else 1.0
+        times = np.array([end.replace(tzinfo=None) for end, _ in curve], "datetime64[us]")
         change = [100.0 * (float(equity) / first - 1.0) for _, equity in curve]
-        axes.plot([end for end, _ in curve], change, label=name, linewidth=1.2)
+        axes.plot(times, change, label=name, linewidth=1.2)
     axes.axhline(0.0, color="0.6", linewidth=0.8)
     axes.set(title=title, xlabel="event time (UTC)", ylabel="equity, % of its first value")
     axes.grid(alpha=0.25)

@@ -14,8 +14,9 @@ from schemas.topics import TOPICS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
 BarSize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$", description="for example 1s, 1m, 5m, 1h, 1d")]
-Positive = Annotated[Decimal, Field(gt=0)]
-NotNegative = Annotated[Decimal, Field(ge=0)]
+Positive = Annotated[Decimal, Field(gt=0, max_digits=28, decimal_places=9)]
+NotNegative = Annotated[Decimal, Field(ge=0, max_digits=28, decimal_places=9)]
+"""As wide as the decimals of the contract."""
 
 
 _RULE = records.RegimeSpec(kinds=())
@@ -79,7 +80,7 @@ class VenuePart(_Part):
     fee_bps: NotNegative = Decimal("0")
     fee_per_unit: NotNegative = Decimal("0.0035")
     minimum_fee: NotNegative = Decimal("0.35")
-    participation: Annotated[Decimal, Field(gt=0, le=1)] = Decimal("0.1")
+    participation: Annotated[Decimal, Field(gt=0, le=1, decimal_places=9)] = Decimal("0.1")
 
 
 class LimitsPart(_Part):
@@ -92,7 +93,7 @@ class LimitsPart(_Part):
     max_daily_loss: Positive | None = None
     max_orders: int | None = Field(None, ge=0)
     order_window_s: int = Field(60, gt=0)
-    max_drawdown: Annotated[Decimal, Field(gt=0, le=1)] | None = None
+    max_drawdown: Annotated[Decimal, Field(gt=0, le=1, decimal_places=9)] | None = None
 
 
 class StrategyPart(_Part):
@@ -133,6 +134,8 @@ class PipelineSettings(_Part):
         _no_repeats("universe", [u.name for u in self.universes])
         _no_repeats("portfolio", [p.name for p in self.portfolios])
         _no_repeats("source", [s.name for s in self.market.sources])
+        _no_repeats("market.bars: bar", list(self.market.bars))
+        _no_repeats("market.regimes: bar", list(self.market.regimes.bars))
         for universe in self.universes:
             if universe.bar not in self.market.bars:
                 raise ValueError(f"universe {universe.name}: bar {universe.bar} is not in market.bars")

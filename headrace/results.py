@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -88,7 +89,7 @@ def sharpe(curve: Curve) -> float | None:
     values = [float(equity) for _, equity in curve]
     if len(values) < 3 or min(values) <= 0.0:
         return None
-    returns = [now / before - 1.0 for before, now in zip(values, values[1:], strict=False)]
+    returns = [now / before - 1.0 for before, now in pairwise(values)]
     spread = statistics.stdev(returns)
     return statistics.fmean(returns) / spread if spread > 0.0 else None
 

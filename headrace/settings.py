@@ -55,7 +55,7 @@ class WorkerPart(BaseModel):
     commit_interval_ms: int = Field(250, ge=10)
     fetch_max_wait_ms: int = Field(5, ge=0)
     fetch_min_bytes: int = Field(100_000, ge=1)
-    max_run_records: int = Field(20_000, ge=1)
+    max_run_records: int = Field(5_000, ge=1)
     session_timeout_ms: int = Field(10_000, ge=1_000)
     start_deadline_s: float = Field(60.0, gt=0)
 
@@ -137,7 +137,11 @@ def load(**over: Any) -> Settings:
         return Settings(**over)
     except ValidationError as error:
         where = f" (environment, {_file()})" if _file().is_file() else ""
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'settings'}: "
+            f"{'there is no such setting' if e['type'] == 'extra_forbidden' else e['msg']}"
+            for e in error.errors()
+        ]
         raise SettingsError(f"settings{where} cannot be used:\n" + "\n".join(lines)) from error
     except (ValueError, OSError) as error:  # TOML that does not parse
         raise SettingsError(f"{_file()}: {error}") from error

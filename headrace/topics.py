@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from schemas.codec import Codec
+from schemas.codec import Codec, decode_body, encode_body
 from schemas.records import Settings
 from schemas.topics import INPUTS, TOPICS, physical
 from streams.errors import HeadraceError
@@ -28,6 +28,10 @@ class TopicsError(HeadraceError):
     """Raised where the broker's topics cannot be made, or are not as declared."""
 
 
+class SettingsDiffer(TopicsError):
+    """Raised where a process was started with other settings than its namespace has."""
+
+
 class Finding(NamedTuple):
     """One topic against its declaration; ``problems`` is empty where all is well."""
 
@@ -43,7 +47,7 @@ def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> 
 
     Returns the physical names that were made. An input topic that exists is left alone: its settings are fixed. A
     partition without any record (a creation that was interrupted) gets its settings now.
-    Raises `TopicsError`.
+    Raises `TopicsError`, and `SettingsDiffer` where the namespace has other settings already.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap})
     existing = _existing(admin, bootstrap)
@@ -61,6 +65,7 @@ def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> 
             if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsError(f"{name}: {error.args[0].str()}") from error
     _write_settings(bootstrap, namespace, settings, codec)
+    verify_settings(bootstrap, namespace, settings, codec)
     return made
 
 
@@ -68,7 +73,9 @@ def _write_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
     empty = [
         (topic, partition)
         for topic in INPUTS
-        for partition, records in enumerate(_sizes(bootstrap, namespace, topic))
+        for partition, records in enumerate(
+            _sizes(bootstrap, physical(namespace, topic), TOPICS[topic].partitions)
+        )
         if records == 0
     ]
     producer = ck.Producer(output_settings(bootstrap))
@@ -88,6 +95,31 @@ def _write_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
         )
     if producer.flush(TIMEOUT_S) or failed:
         raise TopicsError(f"settings were not written: {failed or 'the broker does not answer'}")
+
+
+def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> None:
+    """Raise `SettingsDiffer` where the namespace runs with other settings than these, `TopicsError` without any.
+
+    Settings are an input: they hold as they were written, whatever a process was started with. A process that
+    was started with others would mislead its owner, so it does not start.
+    """
+    topic = INPUTS[0]
+    reader = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-settings"})
+    try:
+        reader.assign([ck.TopicPartition(physical(namespace, topic), 0, 0)])
+        message = reader.poll(TIMEOUT_S)
+    finally:
+        reader.close()
+    if message is None or message.error() is not None:
+        raise TopicsError(f"{physical(namespace, topic)} holds no settings: run `headrace topics create` first")
+    held = codec.decode(topic, message.value())
+    own = decode_body(topic, encode_body(topic, settings))
+    if held != own:
+        version = held.version if isinstance(held, Settings) else "?"
+        raise SettingsDiffer(
+            f"namespace {namespace or 'live'!r} runs with other settings (version {version}) than this process "
+            f"(version {settings.version}): use those, or another namespace"
+        )
 
 
 def delete(bootstrap: str, namespace: str) -> list[str]:
@@ -123,7 +155,7 @@ def check(bootstrap: str, namespace: str) -> list[Finding]:
             for key, value in topic.config.items()
             if configs[name].get(key) != value
         ]
-        records = sum(_sizes(bootstrap, namespace, topic.name))
+        records = sum(_sizes(bootstrap, name, existing[name]))
         findings.append(Finding(topic.name, name, existing[name], records, tuple(problems)))
     return findings
 
@@ -143,14 +175,14 @@ def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, st
     return {r.name: {k: e.value for k, e in f.result(TIMEOUT_S).items()} for r, f in futures.items()}
 
 
-def _sizes(bootstrap: str, namespace: str, topic: str) -> list[int]:
+def _sizes(bootstrap: str, name: str, partitions: int) -> list[int]:
     """Records by partition; waits for the leaders of partitions that were made a moment ago."""
     reader = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-sizes"})
     deadline = time.monotonic() + TIMEOUT_S
     sizes: list[int] = []
     try:
-        while len(sizes) < TOPICS[topic].partitions:
-            place = ck.TopicPartition(physical(namespace, topic), len(sizes))
+        while len(sizes) < partitions:
+            place = ck.TopicPartition(name, len(sizes))
             try:
                 low, high = reader.get_watermark_offsets(place, timeout=TIMEOUT_S)
                 sizes.append(high - low)

@@ -21,8 +21,11 @@ from streams.signals.deciding import Decider
 from streams.signals.loading import load
 from streams.signals.strategy import Strategy
 
+Refusal = tuple[Reason, str]
+"""Why a record goes to the dead letters, and that in words."""
+
 _SMALLEST_PRICE = float(PLACES)
-_MAX_ORDINAL = 2**53
+_MAX_ORDINAL = 2**53  # room enough, and the next ones still fit Avro's long
 
 
 class Portfolios:
@@ -73,9 +76,6 @@ class Portfolios:
         if decider is None:
             decider = self._loaded[spec] = Decider(spec.name, self._load(spec))
         return decider
-
-
-Refusal = tuple[Reason, str]
 
 
 class _Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -40,11 +41,12 @@ def mismatches(database_url: str, namespace: str, expected: Results) -> list[str
                 for body, _ in records.values()
                 if isinstance(record := decode_body(topic, body), result.record)
             ]
-            if sorted(map(repr, held)) != sorted(map(repr, wanted)):
-                extra = [r for r in held if r not in wanted][:1]
-                missing = [r for r in wanted if r not in held][:1]
+            ours, theirs = Counter(map(repr, held)), Counter(map(repr, wanted))
+            if ours != theirs:
+                extra, missing = list((ours - theirs).elements()), list((theirs - ours).elements())
                 found.append(
-                    f"{result.table.name}: {len(held)} rows, {len(wanted)} expected; {extra} {missing}"
+                    f"{result.table.name}: {len(held)} rows, {len(wanted)} expected;\n"
+                    f"  {len(extra)} extra: {extra[:1]}\n  {len(missing)} missing: {missing[:1]}"
                 )
     engine.dispose()
     return found

@@ -81,7 +81,7 @@ class KafkaRun:
     settings: PipelineSettings
     folder: Path
     processes: int = 1
-    max_run_records: int = 20_000
+    max_run_records: int = 5_000
     with_sink: bool = True
     fleet: Fleet = field(init=False, default=None)  # type: ignore[assignment]
     codec: Codec = field(init=False)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from connectors.errors import ConnectorError
-from headrace.cli import ingest, run, stack, topics, trading
+from headrace.cli import backtest, demo, ingest, init, run, stack, topics, trading
 from headrace.stack import StackError
 from schemas.codec import CodecError
 from streams.errors import HeadraceError
@@ -20,7 +20,10 @@ app = typer.Typer(
     help="Market ticks in, orders out: a Kafka streams pipeline for live trading, paper trading and replay.",
 )
 
-_LOCAL, _PIPELINE, _TRADING = "Local stack", "Pipeline", "Trading"
+_BEGIN, _LOCAL, _PIPELINE, _TRADING = "To begin with", "Local stack", "Pipeline", "Trading"
+app.command(rich_help_panel=_BEGIN)(demo.demo)
+app.command(rich_help_panel=_BEGIN)(backtest.backtest)
+app.command(rich_help_panel=_BEGIN)(init.init)
 app.command(rich_help_panel=_LOCAL)(stack.up)
 app.command(rich_help_panel=_LOCAL)(stack.down)
 app.command(rich_help_panel=_LOCAL)(stack.status)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -22,9 +22,10 @@ from rich.progress import (
 )
 
 from headrace import settings
-from headrace.backtest import Read
 
-_MINUTE_US = 60_000_000
+if TYPE_CHECKING:
+    from headrace.backtest import Read
+    from streams.agent import Output
 
 
 def backtest(
@@ -65,8 +66,6 @@ def backtest(
 
         headrace backtest --simulate --minutes 120
     """
-    from connectors.files import TradesFile
-    from connectors.simulator import Simulation
     from headrace import backtest as runs
     from headrace.charts import equity_png
     from headrace.parquet import ParquetFolder
@@ -77,58 +76,39 @@ def backtest(
     loaded = settings.load()
     console = Console(stderr=True) if as_json else Console()
     market = loaded.pipeline.market
-    feed: TradesFile | Simulation
-    fraction: Callable[[Read], float]
     if file is not None:
-        clocks = runs.closing(market, loaded.files.clocks)
-        over: dict[str, Any] = {"clocks": clocks, "limit": limit or loaded.files.limit}
-        trades = TradesFile(file, loaded.files.model_copy(update=over))
-        feed, title = trades, f"{file.name} ({trades.layout.describe()})"
-        symbols: Callable[[], tuple[str, ...]] = lambda: runs.symbols_of(trades)  # noqa: E731
-        fraction = lambda _: trades.fraction()  # noqa: E731
+        files = loaded.files.model_copy(update={"limit": limit or loaded.files.limit})
+        feed = runs.file_feed(file, files, market)
     else:
-        told = {"seed": seed, "minutes": minutes, "clocks": runs.closing(market, loaded.simulator.clocks)}
-        session = loaded.simulator.model_copy(update={k: v for k, v in told.items() if v is not None})
-        feed, title = (
-            Simulation(session),
-            f"simulated session, seed {session.seed}, {session.minutes} minutes",
-        )
-        symbols = lambda: session.symbols  # noqa: E731
-        length_us = session.minutes * _MINUTE_US
-        fraction = lambda read: min((read.time_us - session.start_us) / length_us, 1.0)  # noqa: E731
-    console.print(title, soft_wrap=True)
-    pipeline, defaults = runs.pipeline_for(loaded.pipeline, feed.source, symbols)
+        told = {"seed": seed, "minutes": minutes}
+        over = {name: value for name, value in told.items() if value is not None}
+        feed = runs.simulated_feed(loaded.simulator.model_copy(update=over), market)
+    console.print(feed.title, soft_wrap=True)
+    pipeline, defaults = runs.pipeline_for(loaded.pipeline, feed.source, feed.symbols)
     if strategy is not None:
         pipeline = runs.with_strategy(pipeline, strategy)
     if defaults:
         names = ", ".join(part.name for part in pipeline.portfolios[0].strategies)
-        count = len(pipeline.universes[0].symbols)
+        universe = pipeline.universes[0]
         console.print(
-            f"no portfolio is declared: trading {count} symbols with {names}, on {pipeline.universes[0].bar} bars "
+            f"no portfolio is declared: {names} on {universe.bar} bars of {len(universe.symbols)} symbols "
             f"(`headrace init` writes a headrace.toml to change that)",
             style="dim",
             soft_wrap=True,
         )
     record = pipeline.record()
     tally = Tally(record.portfolios)
-    collect: Callable[..., None] = tally
     began_s = time.monotonic()
     with ExitStack() as stack:
+        takers: list[Callable[[Output], None]] = [tally]
         if out is not None:
-            folder = stack.enter_context(ParquetFolder(out))
-
-            def collect(output: Any) -> None:
-                tally(output)
-                folder(output)
-
-        show = stack.enter_context(_shown(fraction))
-        read = runs.run(feed.messages(), record, collect, show)
+            takers.append(stack.enter_context(ParquetFolder(out)))
+        show = stack.enter_context(_shown(feed.fraction))
+        read = runs.run(feed.messages(), record, takers, show)
     took_s = time.monotonic() - began_s
     results = tally.results()
-    plot = None
     if out is not None:
-        plot = out / "equity.png"
-        equity_png(tally.curves, plot, title.partition(" (")[0])
+        equity_png(tally.curves, out / "equity.png", feed.title.partition(" (")[0])
     if as_json:
         figures = {
             "ticks": read.ticks,
@@ -141,19 +121,21 @@ def backtest(
         return
     console.print(f"\n{read.ticks:,} ticks in {took_s:.1f} s, {read.ticks / took_s:,.0f} a second\n")
     console.print(tables(results, tally.curves))
-    if plot is not None:
-        console.print(f"results as Parquet and {plot.name}: {out}", soft_wrap=True)
+    if not results.snapshots:
+        why = "no portfolio saw a snapshot: does its universe name the symbols of this feed?"
+        console.print(f"\n{why}", style="yellow")
+    if out is not None:
+        console.print(f"\nresults as Parquet, and equity.png: {out}", soft_wrap=True)
 
 
 @contextmanager
 def _shown(fraction: Callable[[Read], float]) -> Iterator[Callable[[Read], None]]:
     """A progress bar on standard error; nothing where that is no terminal."""
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
     began_s = time.monotonic()
-    with Progress(
-        *columns, *times, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, *left, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=1.0, told="")
 
         def draw(read: Read) -> None:

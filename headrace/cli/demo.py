@@ -16,7 +16,8 @@ from headrace import settings
 
 def demo(
     trades: Annotated[
-        Path | None, typer.Option(help="Run on a file of real trades (CSV or Parquet) instead of simulated ones.")
+        Path | None,
+        typer.Option(help="Run on a file of real trades (CSV or Parquet) instead of simulated ones."),
     ] = None,
     symbols: Annotated[int, typer.Option(min=2, max=99, help="Simulated symbols.")] = 20,
     minutes: Annotated[int | None, typer.Option(min=30, help="Length of the simulated session.")] = None,
@@ -24,13 +25,19 @@ def demo(
         float | None, typer.Option(min=1.0, help="At most this many ticks a second; simulated: 4000.")
     ] = None,
     speed: Annotated[
-        float | None, typer.Option(min=1.0, help="Times real speed, instead of a rate: 60 is an hour in a minute.")
+        float | None,
+        typer.Option(min=1.0, help="Times real speed, instead of a rate: 60 is an hour in a minute."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another day.")] = 7,
-    short: Annotated[bool, typer.Option("--short", help="75 minutes of the day, done in under a minute.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running that this demo started.")] = False,
+    short: Annotated[
+        bool, typer.Option("--short", help="75 minutes of the day, done in under a minute.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack running that this demo started.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON object; progress goes to standard error.")
+        bool,
+        typer.Option("--json", help="Print the summary as one JSON object; progress goes to standard error."),
     ] = False,
 ) -> None:
     """Watch ticks become bars, regimes, correlations, risk, signals, orders, fills and an equity curve.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from headrace import settings
+from headrace import settings, topics
 from streams.runtime import registry
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
@@ -49,6 +49,7 @@ def worker(
     loaded = settings.load()
     found = loaded.endpoints()
     codec = registry.codec(found.registry, loaded.namespace)
+    topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
     sys.argv = ["headrace", "worker", "--without-web"]  # Faust reads its own options there
     run_worker(loaded.runtime(found, instance=instance), topology.agent(agent.value), codec)
 

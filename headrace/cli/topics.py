@@ -42,7 +42,7 @@ def list_() -> None:
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("topic", "key", "partitions", "written by", "read by", "what"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "topic")
     for topic in TOPICS.values():
         table.add_row(
             topic.name,

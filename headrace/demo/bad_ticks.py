@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import confluent_kafka as ck
+import msgspec
 
 from schemas.codec import Codec
 from schemas.records import Tick
@@ -18,9 +20,9 @@ _TIMEOUT_S = 10.0
 def send(bootstrap: str, namespace: str, codec: Codec, good: Tick) -> int:
     """Spoil ``good`` in several ways and write that to market.ticks; how many records it was."""
 
-    def spoilt(sequence: int, **over: object) -> bytes:
-        told = {"session": "deliberately-bad", "sequence": sequence, **over}
-        return codec.encode(TOPIC, Tick(**{**_fields(good), **told}))
+    def spoilt(sequence: int, **over: Any) -> bytes:
+        named = {"session": "deliberately-bad", "sequence": sequence}
+        return codec.encode(TOPIC, msgspec.structs.replace(good, **named, **over))
 
     values = (
         b"this is no Avro",
@@ -35,8 +37,5 @@ def send(bootstrap: str, namespace: str, codec: Codec, good: Tick) -> int:
         producer.produce(
             physical(namespace, TOPIC), value, good.symbol, timestamp=max(good.event_time // 1000, 1)
         )
-    return len(values) - producer.flush(_TIMEOUT_S)
-
-
-def _fields(tick: Tick) -> dict[str, object]:
-    return {name: getattr(tick, name) for name in tick.__struct_fields__}
+    producer.flush(_TIMEOUT_S)
+    return len(values)

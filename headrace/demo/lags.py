@@ -18,7 +18,7 @@ from streams import topology
 
 SINK = "sink"
 _AWAY = (ck.KafkaException, psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
-_TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0
 _EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Lags:
     def close(self) -> None:
         """Stop asking."""
         self._closed.set()
-        self._thread.join(2 * _TIMEOUT_S)
+        self._thread.join(2 * TIMEOUT_S)
 
     def _watch(self) -> None:
         while not self._closed.wait(_EVERY_S):
@@ -74,7 +74,7 @@ class Lags:
         ends = self._ends([source])
         wanted = [ck.TopicPartition(*place) for place in ends]
         request = ck.ConsumerGroupTopicPartitions(group, wanted)
-        answer = self._admin.list_consumer_group_offsets([request], request_timeout=_TIMEOUT_S)[group].result()
+        answer = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S)[group].result()
         held = {(place.topic, place.partition): max(place.offset, 0) for place in answer.topic_partitions}
         return _behind(ends, held)
 
@@ -86,13 +86,18 @@ class Lags:
         return _behind(ends, places)
 
     def _ends(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-        asked = {
-            ck.TopicPartition(physical(self._namespace, topic), number): OffsetSpec.latest()
-            for topic in topics
-            for number in range(TOPICS[topic].partitions)
-        }
-        answers = self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
-        return {(place.topic, place.partition): told.result().offset for place, told in answers.items()}
+        return ends(self._admin, self._namespace, topics)
+
+
+def ends(admin: AdminClient, namespace: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """The next offset of every partition of ``topics`` (logical names), by (name on the broker, partition)."""
+    asked = {
+        ck.TopicPartition(physical(namespace, topic), number): OffsetSpec.latest()
+        for topic in topics
+        for number in range(TOPICS[topic].partitions)
+    }
+    answers = admin.list_offsets(asked, request_timeout=TIMEOUT_S)
+    return {(place.topic, place.partition): told.result().offset for place, told in answers.items()}
 
 
 def _behind(ends: Mapping[tuple[str, int], int], held: Mapping[tuple[str, int], int]) -> int:

@@ -71,9 +71,11 @@ def run(loaded: Settings, chosen: Choices, console: Console, *, keep: bool) -> D
         codec = registry.codec(found.registry, namespace)
         record = planned.settings.pipeline.record()
         topics.create(found.kafka, namespace, record, codec)
-        console.print(f"{planned.title}; namespace {namespace}, logs and settings in {folder}", soft_wrap=True)
+        console.print(
+            f"{planned.title}; namespace {namespace}, logs and settings in {folder}", soft_wrap=True
+        )
 
-        fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace)))
+        fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
         watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
         lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
         for agent in topology.agents():
@@ -89,9 +91,15 @@ def run(loaded: Settings, chosen: Choices, console: Console, *, keep: bool) -> D
         return _summed_up(running, record.portfolios, folder, not ours or keep)
 
 
-def _environment(file: Path, namespace: str) -> dict[str, str]:
-    # The namespace is said twice: one in the user's environment would come before the file's.
-    return {"HEADRACE_SETTINGS": str(file), "HEADRACE_NAMESPACE": namespace}
+def _environment(file: Path, namespace: str, found: Endpoints) -> dict[str, str]:
+    """What every child is told. The environment comes before the file: the user's own must not come between."""
+    return {
+        "HEADRACE_SETTINGS": str(file),
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_KAFKA__BOOTSTRAP": found.kafka,
+        "HEADRACE_REGISTRY__URL": found.registry,
+        "HEADRACE_DATABASE__URL": found.database,
+    }
 
 
 def _stack_up(loaded: Settings, console: Console) -> tuple[Endpoints, bool]:

@@ -21,11 +21,11 @@ from headrace.demo.watch import Watch
 from headrace.results import told
 from schemas.records import Correlations, Execution, Label, OrderState
 
-_REGIME_STYLES = {
-    Label.TRENDING: "green",
-    Label.RANGING: "cyan",
-    Label.CHOPPY: "yellow",
-    Label.CRISIS: "bold red",
+_REGIMES = {
+    Label.TRENDING: ("trend", "green"),
+    Label.RANGING: ("range", "cyan"),
+    Label.CHOPPY: ("chop", "yellow"),
+    Label.CRISIS: ("crisis", "bold red"),
 }
 _STATE_STYLES = {
     OrderState.FILLED: "green",
@@ -104,16 +104,19 @@ class Screen:
         """The whole view for a terminal of this size."""
         with self._watch.lock:
             self._counts(elapsed_s)
+            curves = self._watch.tally.curves
             large = width >= _WIDE and height >= _TALL
             layout = Layout(size=height - 1)
             books = Layout(name="books", size=9)
-            books.split_row(*(Layout(self._book(name)) for name in sorted(self._watch.tally.curves)))
+            books.split_row(*(Layout(self._book(name, width // len(curves) - 4)) for name in sorted(curves)))
             top = Layout(self._pipeline(elapsed_s), size=9)
             if large:
                 top = Layout(size=14)
                 top.split_row(Layout(self._pipeline(elapsed_s), ratio=3), Layout(self._heat(), ratio=2))
             below = Layout()
-            below.split_row(Layout(self._symbols(), ratio=1), Layout(self._events(height), ratio=1))
+            below.split_row(
+                Layout(self._symbols(2 if large else 1), ratio=1), Layout(self._events(), ratio=1)
+            )
             layout.split_column(top, books, below)
             return layout
 
@@ -184,7 +187,7 @@ class Screen:
             border_style="blue",
         )
 
-    def _book(self, name: str) -> RenderableType:
+    def _book(self, name: str, width: int) -> RenderableType:
         watch = self._watch
         curve = [float(equity) for _, equity in watch.tally.curves[name]]
         book = next((each for each in watch.tally.results().books if each.portfolio == name), None)
@@ -200,24 +203,26 @@ class Screen:
                 f"leverage {risk.leverage:.2f}  drawdown {risk.drawdown:.2%}"
             )
             lines.append(Text(figures if risk.warm else f"{figures} (warming up)", no_wrap=True))
-        lines += [Text(row, style="cyan", no_wrap=True) for row in braille(curve, 48, 3)]
+        lines += [Text(row, style="cyan", no_wrap=True) for row in braille(curve, width, 3)]
         held = [p for p in watch.positions.get(name, {}).values() if p.quantity]
         held.sort(key=lambda p: -abs(p.quantity * p.average_cost))
-        positions = "  ".join(f"{p.symbol} {p.quantity:+,f}" for p in held[:4])
+        positions = "  ".join(f"{p.symbol} {p.quantity.normalize():+,f}" for p in held[:4])
         fills = f"fills: {told(book.fills)}"
         lines.append(Text(fills, no_wrap=True, overflow="ellipsis"))
         lines.append(Text(positions or "no position", style="dim", no_wrap=True, overflow="ellipsis"))
         return Panel(Group(*lines), title=f"[bold]{name}[/]", title_align="left", border_style="blue")
 
-    def _symbols(self) -> RenderableType:
+    def _symbols(self, columns: int) -> RenderableType:
         rows = self._watch.rows
         if not rows:
             return _panel("waits for the first bars", "1-minute bars")
         table = Table.grid(padding=(0, 1))
+        for side in columns * ("left", "right", "right", "left"):
+            table.add_column(justify=side, no_wrap=True)
         cells = [self._symbol(name) for name in sorted(rows)]
-        half = -(-len(cells) // 2)
-        for left, right in zip(cells[:half], [*cells[half:], ("", "", "", "")], strict=False):
-            table.add_row(*left, " ", *right)
+        length = -(-len(cells) // columns)
+        for at in range(length):
+            table.add_row(*(part for each in cells[at::length] for part in each))
         labels: dict[str, int] = {}
         for row in rows.values():
             if row.regime is not None and row.regime.warm:
@@ -235,18 +240,17 @@ class Screen:
         change = row.bar.close / self._watch.opening[name] - 1.0
         label: RenderableType = Text("·", style="dim")
         if row.regime is not None and row.regime.warm:
-            label = Text(row.regime.label.lower(), style=_REGIME_STYLES[row.regime.label])
-        close = Align.right(f"{row.bar.close:,.2f}")
-        moved = Text(f"{change:+.2%}", style="green" if change >= 0 else "red", justify="right")
-        return Text(name, style="dim" if row.stale else ""), close, moved, label
+            label = Text(*_REGIMES[row.regime.label])
+        moved = Text(f"{change:+.2%}", style="green" if change >= 0 else "red")
+        return Text(name, style="dim" if row.stale else ""), f"{row.bar.close:,.2f}", moved, label
 
-    def _events(self, height: int) -> RenderableType:
+    def _events(self) -> RenderableType:
         lines: list[RenderableType] = [
             Text(f"{alert.portfolio} {alert.message}", style="bold red", no_wrap=True, overflow="ellipsis")
             for alert in list(self._watch.alerts)[-2:]
         ]
-        recent = list(self._watch.events)[-max(height, 10) :]
-        lines += [_event(each) for each in reversed(recent)]
+        recent = sorted(self._watch.events, key=lambda each: each.event_time, reverse=True)
+        lines += [_event(each) for each in recent]
         if not lines:
             return _panel("waits for the strategies' warm-up", "orders")
         return Panel(Group(*lines), title="orders", title_align="left", border_style="blue")
@@ -285,11 +289,15 @@ def _colour(value: float) -> str:
 
 def _event(given: Execution) -> Text:
     when = f"{datetime.fromtimestamp(given.event_time / 1e6, UTC):%H:%M}"
-    what = f"{given.side.lower()} {given.quantity:,f} {given.symbol}"
+    what = f"{given.side.lower()} {given.quantity.normalize():,f} {given.symbol}"
     if given.state is OrderState.DENIED:
-        how = f"denied: {given.limit} {given.value:,f}, would be {given.figure:,.0f}" if given.limit else given.reason
+        how = (
+            f"denied: {given.limit} {given.value:,.0f}, would be {given.figure:,.0f}"
+            if given.limit
+            else given.reason
+        )
     elif given.last_quantity:
-        how = f"{given.last_quantity:,f} at {given.last_price:,.2f}"
+        how = f"{given.last_quantity.normalize():,f} at {given.last_price:,.2f}"
     else:
         how = given.state.lower()
     text = f"{when} {given.portfolio:<6} {given.strategy:<9} {what}: {how}"

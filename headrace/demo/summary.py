@@ -90,19 +90,26 @@ def show(console: Console, summary: Summary, curves: dict[str, Curve], *, stack_
     if restarts:
         console.print(f"\nstarted again after an unexpected end: {told(restarts)}", style="yellow")
     if summary.conflicts:
-        console.print(f"\n{summary.conflicts} records differ from their first copy: a defect", style="bold red")
+        console.print(
+            f"\n{summary.conflicts} records differ from their first copy: a defect", style="bold red"
+        )
     console.print(f"\nequity plot: {summary.plot}", soft_wrap=True, highlight=False)
     console.print(_next(summary, stack_stays), soft_wrap=True, highlight=False)
 
 
 def _next(summary: Summary, stack_stays: bool) -> str:
     commands = [
-        (f"export HEADRACE_SETTINGS={summary.folder}/headrace.toml", "the demo's settings, for all that follows"),
+        (
+            f"export HEADRACE_SETTINGS={summary.folder}/headrace.toml",
+            "the demo's settings, for all that follows",
+        ),
         ("headrace topics check", "what each topic holds"),
         ("headrace topics delete --yes", f"remove them; the rows stay in the database, as run {summary.run}"),
     ]
     if summary.simulated:
-        commands.insert(2, ("headrace backtest --simulate", "the same session without Kafka: the same figures"))
+        commands.insert(
+            2, ("headrace backtest --simulate", "the same session without Kafka: the same figures")
+        )
     if not stack_stays:
         commands.insert(1, ("headrace up", "the stack was stopped with the demo; --keep leaves it running"))
     return "\ntry next:\n" + "\n".join(f"  {command}\n      [dim]{why}[/]" for command, why in commands)

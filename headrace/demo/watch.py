@@ -9,7 +9,9 @@ from collections import Counter, deque
 from typing import Any
 
 import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
 
+from headrace.demo.lags import ends
 from headrace.results import Tally
 from schemas.codec import Codec, RegistryUnavailable
 from schemas.records import (
@@ -41,7 +43,13 @@ _DECODED = (
     "system.dead_letters",
 )
 _SHOWN_EVENTS = frozenset(
-    {OrderState.DENIED, OrderState.PARTIALLY_FILLED, OrderState.FILLED, OrderState.EXPIRED, OrderState.REJECTED}
+    {
+        OrderState.DENIED,
+        OrderState.PARTIALLY_FILLED,
+        OrderState.FILLED,
+        OrderState.EXPIRED,
+        OrderState.REJECTED,
+    }
 )
 _RECENT = 40
 
@@ -74,9 +82,13 @@ class Watch:
         self.events: deque[Execution] = deque(maxlen=_RECENT)
         self.alerts: deque[RiskAlert] = deque(maxlen=_RECENT)
         self._codec = codec
+        self._namespace = namespace
+        self._admin = AdminClient({"bootstrap.servers": bootstrap}, logger=logger)
         self._logical = {physical(namespace, name): name for name in (TICKS, *_COUNTED, *_DECODED)}
         self._next: dict[tuple[str, int], int] = {
-            (name, number): 0 for name, topic in self._logical.items() for number in range(TOPICS[topic].partitions)
+            (name, number): 0
+            for name, topic in self._logical.items()
+            for number in range(TOPICS[topic].partitions)
         }
         self._consumer = ck.Consumer(
             {
@@ -106,7 +118,7 @@ class Watch:
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        consumer, ends = self._consumer, None
+        consumer, target = self._consumer, None
         try:
             consumer.assign([ck.TopicPartition(*place, ck.OFFSET_BEGINNING) for place in self._next])
             while not self._closed.is_set():
@@ -115,11 +127,8 @@ class Watch:
                     for message in messages:
                         self._take(message)
                 if self._finish.is_set():
-                    ends = ends or {
-                        place: consumer.get_watermark_offsets(ck.TopicPartition(*place), timeout=10)[1]
-                        for place in self._next
-                    }
-                    if all(self._next[place] >= end for place, end in ends.items()):
+                    target = target or ends(self._admin, self._namespace, self._logical.values())
+                    if all(self._next[place] >= end for place, end in target.items()):
                         return
         except ck.KafkaException as error:
             logger.warning("the view stands still: %s", error)

@@ -14,7 +14,7 @@ from schemas.records import DeadLetter, Record, Settings
 from schemas.states import State
 from schemas.topics import INPUTS, TOPICS
 from streams.agent import DEAD_LETTERS, Agent, Input, Output, SourcePartition
-from streams.runtime.runs import Headers
+from streams.runtime.runs import Headers, record_time_ms
 
 Collect = Callable[[Output], None]
 NO_FRAME = bytes(5)
@@ -126,7 +126,7 @@ class Inline:
                 output = _completed(output, inputs)
             self._collect(output)
             if output.topic in self._inputs:
-                self._route(output.topic, output.key, output.value, max(output.event_time // 1000, 0))
+                self._route(output.topic, output.key, output.value, record_time_ms(output.event_time))
 
     def _route(self, topic: str, key: str, value: Record, timestamp_ms: int) -> None:
         """To an inner topic, through Avro and back, so that the next agent sees what it would see over Kafka."""

@@ -8,8 +8,8 @@ What must hold, whoever dies when (DESIGN.md rule 9):
   are the same records by determinism, but can never commit again.
 
 `Ownership` keeps these by construction. It reaches the world through a `Port` only: `streams.runtime.kafka` is one,
-the seeded simulation of the tests another. `open` and `commit` may block and are called off the event loop; `apply` and `cut`
-are synchronous steps on it.
+the seeded simulation of the tests another. `open` and `commit` may block and are called off the event loop; `apply`
+and `cut` are synchronous steps on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS
 from streams.agent import Agent, Input, SourcePartition
 from streams.errors import DeliveryFailed, InputLost, StateUnreadable
-from streams.runtime.runs import Run
+from streams.runtime.runs import Run, record_time_ms
 
 OnDelivery = Callable[[Exception | None], None]
 
@@ -174,7 +174,7 @@ class Ownership:
         for topic, key, value, event_time in outputs:
             raw = key.encode()
             partition = partition_of(raw, TOPICS[topic].partitions)
-            send(topic, partition, raw, encode(topic, value), max(event_time // 1000, 0), epoch.done)
+            send(topic, partition, raw, encode(topic, value), record_time_ms(event_time), epoch.done)
 
     def _inputs(self, run: Run) -> Sequence[Input]:
         if run.begin > self.next_offset:
@@ -217,7 +217,7 @@ class Ownership:
 
     @staticmethod
     def acknowledged(cut: Cut) -> bool:
-        """Whether every output up to the cut is in Kafka. Raises `streams.errors.DeliveryFailed` where one cannot be."""
+        """Whether every output up to the cut is in Kafka. Raises `DeliveryFailed` where one cannot be."""
         if cut.epoch.error is not None:
             raise DeliveryFailed(str(cut.epoch.error)) from cut.epoch.error
         return cut.epoch.pending == 0

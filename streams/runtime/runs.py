@@ -7,6 +7,11 @@ from collections.abc import Iterator
 Headers = tuple[tuple[str, bytes], ...]
 
 
+def record_time_ms(event_time: int) -> int:
+    """Kafka's record timestamp of an event time (µs); at least 1, since librdkafka takes 0 for the present time."""
+    return max(event_time // 1000, 1)
+
+
 class Run:
     """Consecutive records of one partition as parallel lists.
 

@@ -16,10 +16,11 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import aiokafka.consumer.fetcher as aiokafka_fetcher
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -32,12 +33,17 @@ log = logging.getLogger("headrace.transport")
 ACK_POLL_S = 0.001
 DELIVERY_POLL_S = 0.005
 GROUP_OFFSETS_EVERY_S = 1.0
+GROUP_OFFSETS_LIMIT_S = 5.0
+TAKE_OVER_LIMIT_S = 40.0
+"""Faust gives up on a seek after 90 s (``broker_request_timeout``), silently; one may have to wait for another."""
+STOP_LIMIT_S = 10.0
+"""How long a worker that was told to stop waits for acknowledgements before it leaves without a last commit."""
 
 
 class RunRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]
     """Unpacks a fetched response into runs."""
 
-    max_run_records = 20_000
+    max_run_records = 5_000
     next_fetch_offset: int
 
     def _unpack_records(self) -> Iterator[Run]:
@@ -69,7 +75,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         config = cast(Consumer, self.consumer).worker.config
-        RunRecords.max_run_records = config.max_run_records
+        RunRecords.max_run_records = config.run_records(cast(Consumer, self.consumer).worker.agent.source)
         aiokafka_fetcher.PartitionRecords = RunRecords
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = config.fetch_max_wait_ms  # the driver hard-codes 1500
@@ -92,6 +98,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return False
         return True
 
+    async def seek_all(self, positions: Mapping[TP, int]) -> None:
+        """Seek on the thread that fetches: from another one, a fetch under way could overwrite the position."""
+        await self.call_thread(self._seek_all, positions)
+
+    async def _seek_all(self, positions: Mapping[TP, int]) -> None:
+        for tp, offset in positions.items():
+            self.seek(driver.ensure_aiokafka_TP(tp), offset)
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust judges by acked offsets, which are not kept here."""
 
@@ -99,11 +113,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """Owns partitions through `Ownership` and commits them in transactions."""
 
+    _thread: ConsumerThread
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker: WorkerState = self.app.worker_state
         self._owning = asyncio.Lock()
         self._committing = asyncio.Lock()
+        self._seeks = 0
+        self._sought_generation: int | None = None
+        self._stop_by: float | None = None
         self._group_offsets: dict[TP, int] = {}
         self._group_offsets_at = 0.0
         self._delivery_poll: asyncio.Task[None] | None = None
@@ -149,12 +168,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         app, callback = self.app, self.callback
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                seeks = self._seeks
                 records, active = await self._wait_next_records(1.0)
                 generation = app.consumer_generation_id
                 if not records or self.should_stop:
                     await asyncio.sleep(0)
                     continue
-                if not self.flow_active:
+                if not self.flow_active or not self._is_sought(seeks, generation):
                     await self.perform_seek()
                     continue
                 wanted = {
@@ -174,6 +194,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if not app.should_stop:
                 raise
 
+    def _is_sought(self, seeks: int, generation: int) -> bool:
+        """Whether what was fetched since ``seeks`` goes on from our positions.
+
+        After a rebalance Faust lets records flow before it seeks (tables/recovery.py), and aiokafka fetches from the
+        group's offset: handed over, such runs would meet a partition that is being opened, and leave a hole.
+        """
+        return self._seeks == seeks and self._sought_generation == generation and not self._owning.locked()
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps between offsets need no ledger: a run knows what it covers."""
 
@@ -183,25 +211,36 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Open what is newly assigned and seek every partition to its own position.
 
         Called by the fetcher and at the end of a rebalance, at times by both: one at a time, or a process would
-        fence itself.
+        fence itself. Faust cancels it where the next rebalance begins; a thread that opens cannot be cancelled, so
+        what was begun ends before the next begins.
         """
+        await asyncio.shield(asyncio.ensure_future(self._take_over()))
+
+    async def _take_over(self) -> None:
         async with self._owning:
             worker, generation = self.worker, self.app.consumer_generation_id
             wanted = {tp for tp in self.assignment() if tp.topic == worker.source}
-            self._give_up(lambda partition: TP(worker.source, partition) not in wanted)
+            await self._give_up_all_but(wanted)
             opening = [
                 worker.new_ownership(tp.partition) for tp in wanted if tp.partition not in worker.owned
             ]
             try:
-                await asyncio.gather(*[asyncio.to_thread(owner.open) for owner in opening])
+                async with asyncio.timeout(TAKE_OVER_LIMIT_S):
+                    await asyncio.gather(*[asyncio.to_thread(owner.open) for owner in opening])
             except Exception as error:
                 worker.fatal("cannot take over a partition", error)
             if generation != self.app.consumer_generation_id:
-                return  # rebalanced meanwhile: the seek of that rebalance opens again, which fences these
+                for owner in opening:  # rebalanced meanwhile: the seek of that rebalance opens again
+                    worker.port.release(worker.agent.name, owner.where.partition)
+                return
             for owner in opening:
-                worker.owned[owner.where.partition] = owner
-            for tp in wanted:
-                await self.seek(tp, worker.owned[tp.partition].next_offset)
+                worker.own(owner)
+            try:
+                await self._thread.seek_all({tp: worker.owned[tp.partition].next_offset for tp in wanted})
+            except IllegalStateError:
+                return  # as above: one of them is not ours any more
+            self._seeks += 1
+            self._sought_generation = generation
             worker.ready(sorted(tp.partition for tp in wanted))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -211,13 +250,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """What is not ours any more is given up before anything else can be applied to it."""
-        self._give_up(lambda partition: TP(self.worker.source, partition) not in assigned)
+        await self._give_up_all_but(assigned)
+        if not assigned:
+            self.worker.ready([])  # there are more workers than partitions; Faust seeks nothing then
         await super().on_partitions_assigned(assigned, generation_id)
 
-    def _give_up(self, foreign: Any) -> None:
-        for partition in [p for p in self.worker.owned if foreign(p)]:
-            self.worker.owned.pop(partition).close()
-            self.worker.port.release(self.worker.agent.name, partition)
+    async def _give_up_all_but(self, kept: set[TP]) -> None:
+        """Not while a commit is under way: it would lose its producer, or find that of the next ownership."""
+        async with self._committing:
+            for partition in [p for p in self.worker.owned if TP(self.worker.source, p) not in kept]:
+                self.worker.owned.pop(partition).close()
+                self.worker.port.release(self.worker.agent.name, partition)
 
     # ---- committing
 
@@ -231,10 +274,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 cuts = [
                     (owner, cut) for owner in self.worker.owned.values() if (cut := owner.cut()) is not None
                 ]
-                for _, cut in cuts:
-                    while not Ownership.acknowledged(cut):
-                        self.worker.port.poll()
-                        await asyncio.sleep(ACK_POLL_S)
+                if not await self._acknowledged(cuts):
+                    return False
                 outcomes = await asyncio.gather(
                     *[asyncio.to_thread(owner.commit, cut) for owner, cut in cuts]
                 )
@@ -244,11 +285,33 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self._write_group_offsets()
             return bool(cuts)
 
+    async def _acknowledged(self, cuts: list[tuple[Ownership, Cut]]) -> bool:
+        """Wait for the outputs up to the cuts. False where the worker has to stop without them.
+
+        The broker may be away for as long as it likes; who starts next does again what was not committed.
+        """
+        for owner, cut in cuts:
+            while not Ownership.acknowledged(cut):
+                if self._is_out_of_time():
+                    log.warning("%s: outputs not acknowledged; stopped without a last commit", owner.where)
+                    return False
+                self.worker.port.poll()
+                await asyncio.sleep(ACK_POLL_S)
+        return True
+
+    def _is_out_of_time(self) -> bool:
+        if not self.app.should_stop:
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._stop_by is None:
+            self._stop_by = now + STOP_LIMIT_S
+        return now > self._stop_by
+
     def _settle(self, cuts: list[tuple[Ownership, Cut]], outcomes: list[Outcome]) -> None:
         for (owner, cut), outcome in zip(cuts, outcomes, strict=True):
             owner.settle(cut, outcome)
             if outcome is Outcome.COMMITTED:
-                self._group_offsets[TP(owner.where.topic, owner.where.partition)] = cut.next_offset
+                self._group_offsets[TP(self.worker.source, owner.where.partition)] = cut.next_offset
             else:
                 log.warning("transaction of %s aborted; its changes go with the next", owner.where)
 
@@ -257,7 +320,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if self._group_offsets and (now - self._group_offsets_at > GROUP_OFFSETS_EVERY_S or self.should_stop):
             offsets, self._group_offsets = self._group_offsets, {}
             self._group_offsets_at = now
-            await self._commit(offsets)
+            with suppress(TimeoutError):  # state is committed already; its next commit must not wait for this
+                await asyncio.wait_for(self._commit(offsets), GROUP_OFFSETS_LIMIT_S)
 
     async def verify_all_partitions_active(self) -> None:
         """Faust's livelock detector reads its own ledger, which is kept empty here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
@@ -74,7 +74,9 @@ class Decider:
         has been checked: whatever is raised here, the envelope is as it was. Raises what the strategy raises,
         BadDecision for an answer that cannot be used, and StateMismatch.
         """
-        answer = self._strategy.on_snapshot(self._codec.read(envelope), view)
+        state_before = self._codec.read(envelope)
+        with localcontext():  # a strategy that sets its precision does not set ours
+            answer = self._strategy.on_snapshot(state_before, view)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise BadDecision(f"on_snapshot must return (state, targets), not {type(answer).__name__}")
         state, wanted = answer

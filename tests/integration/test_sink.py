@@ -182,7 +182,7 @@ def test_kills_neither_lose_nor_double_a_row(feed: Feed, kafka: str, database: s
     try:
         for instance in ("a", "b"):
             start(instance)
-        for _ in range(10):
+        for _ in range(6):
             backlog = send_more()
             while not 0 < (lag := sink.lag()) < backlog:  # one of them is at work when the blow falls
                 if lag == 0:

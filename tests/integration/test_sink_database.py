@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -206,25 +207,24 @@ def test_a_zombie_doubles_nothing(database: str, run: str) -> None:
 
 def test_writers_at_once_take_each_record_once(database: str, run: str) -> None:
     writers = [Writer(database, run) for _ in range(3)]
-    writers[0].positions([PLACE, OTHER])
-    # Rows of each writer's own: only the offsets can keep them apart.
-    batches = [
-        [
-            {
-                place: [
-                    taken(writer, n, any_record(Bar, n, symbol=f"{name}-{place}")) for n in range(20 * k + 20)
-                ]
-                for place in ((PLACE, OTHER) if name % 2 else (OTHER, PLACE))
-            }
-            for k in range(10)
-        ]
-        for name, writer in enumerate(writers)
-    ]
-    with ThreadPoolExecutor(3) as threads:
-        done = threads.map(lambda w, own: sum(w.write(one).records for one in own), writers, batches)
-        assert sum(done) == 2 * 200
-    for writer in writers:
+    together = threading.Barrier(len(writers))
+
+    def write(name: int) -> int:
+        writer, records = writers[name], 0
+        writer.positions([PLACE, OTHER])
+        for end in range(20, 220, 20):
+            # Rows of each writer's own, so that nothing but the offsets can keep them apart.
+            bars = [taken(writer, n, any_record(Bar, n, symbol=f"{name}")) for n in range(end)]
+            more = [taken(writer, n, any_record(Bar, n, symbol=f"{name}", ordinal=-1)) for n in range(end)]
+            together.wait(30)
+            records += writer.write(
+                {PLACE: bars, OTHER: more} if name else {OTHER: more, PLACE: bars}
+            ).records
         writer.close()
+        return records
+
+    with ThreadPoolExecutor(len(writers)) as threads:
+        assert sum(threads.map(write, range(len(writers)))) == 2 * 200
     assert rows(database, "select count(*) from market_bars where run = %s", run) == [(400,)]
 
 

@@ -73,18 +73,16 @@ class SimulatedPort:
 
     def deliver(self, *, everything: bool = False) -> None:
         """Bring some of what was sent into the logs, in order within a partition; acknowledge some of that."""
+        rng = self._broker.rng
+        everything = everything or rng.random() < 0.4
         for place, queue in self._sent.items():
-            for _ in range(len(queue) if everything else self._some(len(queue))):
+            for _ in range(len(queue) if everything else rng.randint(0, len(queue))):
                 entry, done = queue.popleft()
                 self._broker.logs[place].append(entry)
                 self._arrived.append(done)
         arrived = len(self._arrived)
-        for _ in range(arrived if everything else self._some(arrived)):
+        for _ in range(arrived if everything else rng.randint(0, arrived)):
             self._arrived.popleft()(None)
-
-    def _some(self, count: int) -> int:
-        """As often as not all of them."""
-        return self._broker.rng.choice([count, self._broker.rng.randint(0, count)])
 
     def refuse(self) -> bool:
         """The broker does not take the next output. False where nothing was under way."""

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from schemas.codec import Codec, RegistryUnavailable, encode_body, topic_schema_text
 from schemas.partitioner import partition_of
-from schemas.records import Bar, Record, RegimeSpec, Tick, UniverseSpec
+from schemas.records import Bar, Record, Tick
 from schemas.states import PARTITION_KEY, POSITION_KEY, SymbolsPartition, SymbolState
 from schemas.topics import TOPICS
-from streams.agent import Agent, Input, Output, SourcePartition
+from streams.agent import Input, Output, SourcePartition
 from streams.errors import DeliveryFailed, Fenced, InputLost, StateUnreadable
 from streams.runtime.ownership import Cut, Outcome, Ownership, Phase
 from streams.runtime.runs import Run
 from streams.symbols import Symbols
-from tests.examples import DAY0, SECOND, bar, settings, tick
+from tests.examples import bar, tick
+from tests.simulation.logs import ticks
 from tests.simulation.port import Broker, SimulatedPort
-from tests.simulation.world import CODEC, Process, Reference, SourceRecord, Violation, World
+from tests.simulation.world import CODEC, Reference, Violation, World
 
 WORLDS = 400
 """Seeds that the protocol is tried with; a broken one must be found out among as many."""
-
-
-SETTINGS = settings(
-    kinds=("time:1s", "time:5s"),
-    regimes=RegimeSpec(kinds=("time:1s",)),
-    universes=(UniverseSpec(name="u1", symbols=("A", "B"), kind="time:1s"),),
-)
 
 
 class Tally:
@@ -71,37 +65,15 @@ class Tally:
         return outputs, touched
 
 
-def source_log(seed: int) -> tuple[list[SourceRecord], int]:
-    """Settings, then ticks, clocks, repeats and late ticks; between some, offsets without a record. And its end."""
-    rng = random.Random(seed)
-    log = [SourceRecord(0, 0, None, CODEC.encode("market.ticks", SETTINGS))]
-    offset, time, sequence = 1, DAY0, 0
-    for _ in range(60):
-        offset += rng.choice([0, 0, 0, 0, 1, 2])
-        kind = rng.random()
-        time += rng.choice([0, SECOND // 4, SECOND])
-        if kind < 0.15:
-            log.append(SourceRecord(offset, time // 1000, None, None, (("source", b"test"),)))
-        else:
-            sequence += kind < 0.9
-            late = 3 * SECOND if kind > 0.8 else 0
-            symbol = rng.choice("ABCDEFGH")
-            trade = tick(symbol, time - late, price=100 + rng.random(), sequence=sequence)
-            value = b"\0no tick" if kind > 0.97 else CODEC.encode("market.ticks", trade)
-            log.append(SourceRecord(offset, time // 1000, symbol.encode(), value))
-        offset += 1
-    return log, offset + rng.randint(0, 2)
-
-
 @functools.cache
-def reference(agent: Callable[[], Agent[Any, Any]], seed: int) -> Reference:
-    return Reference(agent, *source_log(seed))
+def reference(seed: int) -> Reference:
+    return Reference(Tally, *ticks(seed))
 
 
-@pytest.mark.parametrize("agent", [Tally, Symbols])
-def test_after_any_stop_position_states_and_outputs_agree(agent: Callable[[], Agent[Any, Any]]) -> None:
-    worlds = [World(seed, reference(agent, seed % 5)).run() for seed in range(WORLDS)]
+def test_after_any_stop_position_states_and_outputs_agree() -> None:
+    worlds = [World(seed, reference(seed % 5)).run() for seed in range(WORLDS)]
     assert sum(world.stops for world in worlds) > 2 * WORLDS
+    assert sum(world.committed for world in worlds) > WORLDS
     assert sum(world.fenced for world in worlds) > WORLDS // 10
     assert sum(world.aborted for world in worlds) > WORLDS // 10
 
@@ -199,7 +171,7 @@ class RestoresNothing(SimulatedPort):
 def test_a_breach_is_found_out(broken: type[Ownership] | type[SimulatedPort]) -> None:
     part = "make_owner" if issubclass(broken, Ownership) else "make_port"
     with pytest.raises((Violation, InputLost)):
-        _ = [World(seed, reference(Tally, seed % 5), **{part: broken}).run() for seed in range(WORLDS)]
+        _ = [World(seed, reference(seed % 5), **{part: broken}).run() for seed in range(WORLDS)]
 
 
 # ---- one by one
@@ -427,9 +399,8 @@ def test_a_state_that_cannot_be_read_stops_the_take_over() -> None:
 
 
 def test_outputs_go_where_their_key_belongs_stamped_with_event_time() -> None:
-    log, end = source_log(1)
+    log, end = ticks(1)
     world = World(1, Reference(Symbols, log, end))
-    world.process = Process(world)
     world.process.owner.apply(world.reference.run(0, end))
     world.process.port.deliver(everything=True)
     for (topic, partition), entries in world.broker.logs.items():

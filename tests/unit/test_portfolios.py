@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from itertools import pairwise
 from typing import Any
 
@@ -341,9 +341,11 @@ def test_a_daily_loss_is_alerted_once_a_day_and_denies() -> None:
     (alert,) = of(book.outputs, RiskAlert)
     assert (alert.kind, alert.limit, alert.start) == (AlertKind.LIMIT, "max_daily_loss", DAY0 + 2 * MINUTE)
     assert of(book.outputs, Execution)[-1].limit == "max_daily_loss"
-    tomorrow = DAY_US // MINUTE
-    fallen = [snapshot(tomorrow + m, {"A": 98.0 - m, "B": 50.0}) for m in range(3)]
-    assert [alert.limit for alert in of(book.take(*fallen), RiskAlert)] == ["max_daily_loss"]
+    midnight = (DAY_US - DAY0 % DAY_US) // MINUTE  # the bar that ends at midnight is the new day's first
+    fallen = [snapshot(midnight - 1 + m, {"A": 98.0 - m, "B": 50.0}, bars=wide) for m in range(3)]
+    outputs = book.take(*fallen)
+    assert [alert.start for alert in of(outputs, RiskAlert)] == [fallen[1].start]
+    assert [metrics.daily_loss > 0 for metrics in of(outputs, RiskMetrics)] == [False, True, True]
 
 
 def places(book: Book) -> list[tuple[str, int, int]]:
@@ -387,6 +389,7 @@ COMMANDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(COMMANDS, st.lists(st.integers(0, 6), min_size=6, max_size=6))
 def test_a_replay_by_recorded_places_applies_the_same_commands_in_the_same_order(
     given_: list[tuple[TradingState, tuple[int, int] | None]], cuts: list[int]
@@ -627,6 +630,17 @@ def test_however_it_is_cut_and_restarted_the_outputs_and_the_state_are_the_same(
             cut.restart()
     assert bodies(cut.outputs) == bodies(whole.outputs)
     assert encode_body(CHANGELOG, cut.state) == encode_body(CHANGELOG, whole.state)
+
+
+def test_the_precision_that_a_caller_has_set_changes_nothing() -> None:
+    def outputs() -> list[tuple[str, str, bytes, int]]:
+        book = Book(plan("s", {0: [("A", 0.123, None, 1)], 1: [("A", 0.0, None, 1)]}))
+        book.take(*(snapshot(m, {"A": 97.31 + m / 7, "B": 50.0}) for m in range(4)))
+        return bodies(book.outputs)
+
+    usual = outputs()
+    with localcontext(Context(prec=4)):
+        assert outputs() == usual
 
 
 def test_the_strategies_that_ship_trade_on_trends_and_bands() -> None:

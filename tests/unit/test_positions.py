@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import Side
@@ -20,7 +20,7 @@ FILLS: st.SearchStrategy[list[Fill]] = st.lists(
     st.tuples(
         st.sampled_from("AB"),
         st.sampled_from(list(Side)),
-        st.decimals("0.001", "20000", places=3),
+        st.sampled_from([Decimal(1), Decimal("1.5"), Decimal(2)]) | st.decimals("0.001", "20000", places=3),
         st.decimals("0.000001", "90000", places=6),
         st.decimals("0", "99", places=4),
     ),
@@ -29,6 +29,7 @@ FILLS: st.SearchStrategy[list[Fill]] = st.lists(
 PRICES = st.fixed_dictionaries({symbol: st.decimals("0.01", "99999", places=2) for symbol in "AB"})
 
 
+@settings(deadline=None)
 @given(FILLS, PRICES)
 def test_cash_positions_and_profit_add_up_exactly(fills: list[Fill], closes: dict[str, Decimal]) -> None:
     opening = Decimal("1000000.01")
@@ -52,6 +53,7 @@ def test_cash_positions_and_profit_add_up_exactly(fills: list[Fill], closes: dic
                 assert holding.cost == 0
 
 
+@settings(deadline=None)
 @given(FILLS)
 def test_average_cost_and_realised_profit_equal_exact_fractions(fills: list[Fill]) -> None:
     with localcontext(ARITHMETIC):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.records import LimitsSpec, OrderState, OrderType, Side, TradingState
@@ -201,6 +201,7 @@ SYMBOLS = st.sampled_from("AB")
 OPTIONAL = st.none() | st.integers(1, 400)
 
 
+@settings(deadline=None)
 @given(
     held=st.dictionaries(SYMBOLS, st.integers(-60, 60)),
     orders=st.lists(st.builds(open_order, SYMBOLS, SIDES, st.integers(1, 60)), max_size=4),
@@ -273,6 +274,7 @@ def test_whatever_fills_of_what_was_let_through_no_limit_is_breached(
         assert gross <= limits.max_leverage * equity + Decimal("0.00001")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TERMINAL)), st.sampled_from(list(Event)))
 def test_nothing_happens_to_an_order_that_has_ended(state: OrderState, event: Event) -> None:
     order = open_order("A", Side.BUY, 1, state)
@@ -281,6 +283,7 @@ def test_nothing_happens_to_an_order_that_has_ended(state: OrderState, event: Ev
     assert order.state is state
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(Event)), max_size=12))
 def test_every_life_goes_by_the_table_and_ends_at_most_once(events: list[Event]) -> None:
     order = open_order("A", Side.BUY, 1, OrderState.APPROVED)

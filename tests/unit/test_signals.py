@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import fastavro
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace
@@ -61,6 +61,7 @@ FINITE = st.floats(allow_nan=False)
 LEGS = st.builds(Leg, at=FINITE, note=st.none() | st.text())
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Everything,
@@ -203,6 +204,16 @@ def test_rubbish_is_refused_and_the_state_of_before_kept(answer: Any, message: s
     assert msgspec.structs.asdict(envelope) == before
 
 
+def test_a_strategy_does_not_set_the_precision_of_others() -> None:
+    def careless(state: NoState, view: View) -> tuple[NoState, Sequence[Target]]:
+        getcontext().prec = 3
+        return state, ()
+
+    before = getcontext().prec
+    decide(Scripted(careless), snapshot(0))
+    assert getcontext().prec == before
+
+
 def test_numpy_floats_become_plain_ones() -> None:
     target = Target("A", np.float64(0.25), "", figures={"x": np.float64(2.0)})
     (decided,) = decide(Scripted([target]), snapshot(0))
@@ -216,7 +227,7 @@ def test_numpy_floats_become_plain_ones() -> None:
 def test_the_public_names_are_all_there_and_cost_nothing_until_used() -> None:
     assert all(getattr(headrace, name) is not None for name in headrace.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        headrace.nothing
+        _ = headrace.nothing
     program = """
 import sys, headrace
 assert not {"numpy", "msgspec", "streams", "schemas"} & set(sys.modules)

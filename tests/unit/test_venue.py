@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import OrderState, OrderType, Side
@@ -101,6 +101,7 @@ def test_only_limit_orders_expire_and_only_what_is_left_of_them() -> None:
     assert not any(expires(order(rests_for=1)) for _ in range(3))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 400), min_size=1, max_size=8),
     st.decimals("0.01", "500", places=2),
