@@ -18,9 +18,15 @@ from schemas.codec import Unreadable, decode_body, encode_body, identity_of
 from schemas.records import DeadLetter, Record
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output
+from streams.errors import HeadraceError
+from streams.runtime.runs import record_time_ms
 
 FRAME_BYTES = 5
 COMPARED = tuple(name for name, topic in TOPICS.items() if topic.compared)
+
+
+class TopicMissing(HeadraceError):
+    """Raised where a run has no such topic: a wrong namespace would otherwise compare as empty."""
 
 
 class Difference(NamedTuple):
@@ -59,7 +65,7 @@ class Results:
         """Take an output of the inline runner."""
         if output.topic in COMPARED:
             body = encode_body(output.topic, output.value)
-            timestamp = max(output.event_time // 1000, 0)
+            timestamp = record_time_ms(output.event_time)
             self.add(output.topic, output.key, output.value, body, timestamp)
 
     def count(self, topic: str) -> int:
@@ -145,6 +151,8 @@ def messages(bootstrap: str, name: str) -> Iterator[ck.Message]:
     )
     try:
         partitions = len(reader.list_topics(name, timeout=10).topics[name].partitions)
+        if not partitions:
+            raise TopicMissing(f"there is no topic {name}: is the namespace right?")
         for partition in range(partitions):
             reader.assign([ck.TopicPartition(name, partition, ck.OFFSET_BEGINNING)])
             yield from _to_the_end(reader)

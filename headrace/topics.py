@@ -104,14 +104,17 @@ def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
     was started with others would mislead its owner, so it does not start.
     """
     topic = INPUTS[0]
+    name = physical(namespace, topic)
+    if name not in _existing(AdminClient({"bootstrap.servers": bootstrap}), bootstrap):
+        raise TopicsError(f"there is no topic {name}: run `headrace topics create` first")
     reader = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-settings"})
     try:
-        reader.assign([ck.TopicPartition(physical(namespace, topic), 0, 0)])
+        reader.assign([ck.TopicPartition(name, 0, 0)])
         message = reader.poll(TIMEOUT_S)
     finally:
         reader.close()
     if message is None or message.error() is not None:
-        raise TopicsError(f"{physical(namespace, topic)} holds no settings: run `headrace topics create` first")
+        raise TopicsError(f"{name} does not begin with its settings: run `headrace topics create` again")
     held = codec.decode(topic, message.value())
     own = decode_body(topic, encode_body(topic, settings))
     if held != own:

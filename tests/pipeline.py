@@ -85,12 +85,14 @@ class KafkaRun:
     with_sink: bool = True
     fleet: Fleet = field(init=False, default=None)  # type: ignore[assignment]
     codec: Codec = field(init=False)
+    port: KafkaPort = field(init=False)
     kills: list[Kill] = field(default_factory=list)
     simulator: SimulatorSettings | None = None
 
     def __enter__(self) -> KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.codec = registry.codec(self.stack.registry, self.namespace)
+        self.port = KafkaPort(self.stack.kafka, self.namespace)
         topics.create(self.stack.kafka, self.namespace, self.settings.record(), self.codec)
         return self
 
@@ -144,10 +146,9 @@ class KafkaRun:
 
     def position(self, agent: str) -> list[int]:
         """Committed position of every partition of an agent's source, from its changelog."""
-        port = KafkaPort(self.stack.kafka, self.namespace)
         positions = []
         for partition in range(TOPICS[topology.agent(agent).source].partitions):
-            body = port.restore(agent, partition).get(POSITION_KEY)
+            body = self.port.restore(agent, partition).get(POSITION_KEY)
             state = None if body is None else decode_body(f"{agent}.changelog", body[compare.FRAME_BYTES :])
             positions.append(state.next_offset if isinstance(state, SourcePosition) else 0)
         return positions
@@ -200,7 +201,8 @@ class KafkaRun:
             time.sleep(0.02)
         lag = None
         while agent in AGENTS:
-            lag = sum(self.end(topology.agent(agent).source)) - sum(self.position(agent))
+            done = sum(self.position(agent))
+            lag = sum(self.end(topology.agent(agent).source)) - done
             if lag > 0:
                 break
             assert time.monotonic() < deadline, f"{victim} never lags"

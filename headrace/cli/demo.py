@@ -57,7 +57,7 @@ def demo(
         headrace demo --trades trades.csv.gz
     """
     from headrace.demo import plan, summary
-    from headrace.demo.run import run
+    from headrace.demo.run import Done, run
 
     usual = plan.Choices()
     chosen = plan.Choices(
@@ -71,14 +71,17 @@ def demo(
     )
     signal.signal(signal.SIGTERM, _terminated)
     console = Console(stderr=as_json)
+
+    def tell(done: Done) -> None:
+        summary.show(console, done.summary, done.curves, stack_stays=done.stack_stays)
+        if as_json:
+            typer.echo(msgspec.json.Encoder(decimal_format="number").encode(done.summary).decode())
+
     try:
-        done = run(settings.load(), chosen, console, keep=keep)
+        run(settings.load(), chosen, console, tell, keep=keep)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: everything that the demo started is stopped\n")
         raise typer.Exit(130) from None
-    summary.show(console, done.summary, done.curves, stack_stays=done.stack_stays)
-    if as_json:
-        typer.echo(msgspec.json.Encoder(decimal_format="number").encode(done.summary).decode())
 
 
 def _terminated(number: int, _: object) -> NoReturn:

@@ -104,8 +104,8 @@ def _pipeline(source: str, symbols: tuple[str, ...]) -> PipelineSettings:
         "max_drawdown": Decimal("0.1"),
     }
     share = Decimal(1_000_000) / len(symbols)
-    broad = LimitsPart(max_order_notional=_hundreds(share * Decimal("1.8")), max_orders=12, **shared)
-    narrow = LimitsPart(max_order_notional=_hundreds(share * Decimal("3.2")), max_orders=12, **shared)
+    broad = LimitsPart(max_order_notional=_hundreds(share * Decimal("2.1")), max_orders=12, **shared)
+    narrow = LimitsPart(max_order_notional=_hundreds(share * Decimal("3.8")), max_orders=12, **shared)
     return PipelineSettings(
         market=MarketPart(sources=(SourcePart(name=source),), regimes=RegimesPart(slow_period=SLOW_BARS)),
         universes=(

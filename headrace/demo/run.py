@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -35,6 +36,7 @@ _LINE_EVERY_S = 5.0
 _STALLED_S = 120.0
 _CATCH_UP_S = 20.0
 _BAD_AFTER_TICKS = 5_000
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 Show = Callable[[float], None]
@@ -53,42 +55,59 @@ class Done(NamedTuple):
     stack_stays: bool
 
 
-def run(loaded: Settings, chosen: Choices, console: Console, *, keep: bool) -> Done:
-    """Run the demo and clean up, however it ends; progress goes to ``console``.
+def run(
+    loaded: Settings, chosen: Choices, console: Console, tell: Callable[[Done], None], *, keep: bool
+) -> None:
+    """Run the demo, ``tell`` how it ended, and clean up, however it ends; progress goes to ``console``.
 
-    Raises `DemoFailed`, GaveUp where a process keeps ending, StackError and TopicsError where the services fail.
+    Belongs to a process of its own: it ignores Ctrl-C once it cleans up. Raises `DemoFailed`, GaveUp where a
+    process keeps ending, StackError and TopicsError where the services fail.
     """
     began_s = time.monotonic()
     namespace = time.strftime("demo-%m%d-%H%M%S")
     planned = plan.make(loaded, namespace, chosen)
     folder = loaded.stack.data_dir / "demo" / namespace
     with ExitStack() as cleanup:
-        found, ours = _stack_up(loaded, console)
-        if ours and not keep:
-            cleanup.callback(_stack_down, loaded, console)
-        folder.mkdir(parents=True)
-        file = plan.write(planned.settings, folder)
-        codec = registry.codec(found.registry, namespace)
-        record = planned.settings.pipeline.record()
-        topics.create(found.kafka, namespace, record, codec)
-        console.print(
-            f"{planned.title}; namespace {namespace}, logs and settings in {folder}", soft_wrap=True
-        )
+        with _undisturbed_afterwards():
+            states = [service.state for service in stack.status(loaded.stack, loaded.external())]
+            stays = keep or "running" in states
+            if not stays:
+                cleanup.callback(_stack_down, loaded, console)
+            if set(states) != {"running"}:
+                console.print("starting the local stack (the first time, downloads take a minute or two)")
+            found = stack.up(loaded.stack, loaded.external(), console)
+            folder.mkdir(parents=True)
+            file = plan.write(planned.settings, folder)
+            codec = registry.codec(found.registry, namespace)
+            record = planned.settings.pipeline.record()
+            topics.create(found.kafka, namespace, record, codec)
+            where = f"namespace {namespace}, logs and settings in {folder}"
+            console.print(f"{planned.title}; {where}", soft_wrap=True, highlight=False)
 
-        fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
-        watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
-        lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
-        for agent in topology.agents():
-            fleet.start(agent.name, worker_argv(agent.name))
-        fleet.start(SINK, sink_argv())
-        fleet.start(FEED, planned.feed, finishes=True)
-        running = _Running(planned, fleet, watch, lags, found, codec, namespace, began_s)
-        with _shown(running.screen, console) as show:
-            running.to_the_end(show)
-            watch.finish(_CATCH_UP_S)
-            show(time.monotonic() - began_s)
-        fleet.stop()
-        return _summed_up(running, record.portfolios, folder, not ours or keep)
+            fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
+            watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
+            lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
+            for agent in topology.agents():
+                fleet.start(agent.name, worker_argv(agent.name))
+            fleet.start(SINK, sink_argv())
+            fleet.start(FEED, planned.feed, finishes=True)
+            running = _Running(planned, fleet, watch, lags, found, codec, namespace, began_s)
+            with _shown(running.screen, console) as show:
+                running.to_the_end(show)
+                watch.finish(_CATCH_UP_S)
+                show(time.monotonic() - began_s)
+            fleet.stop()
+            tell(_summed_up(running, record.portfolios, folder, stays))
+
+
+@contextmanager
+def _undisturbed_afterwards() -> Iterator[None]:
+    """An impatient second Ctrl-C would cut the cleaning up short, and leave processes behind."""
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _environment(file: Path, namespace: str, found: Endpoints) -> dict[str, str]:
@@ -102,18 +121,10 @@ def _environment(file: Path, namespace: str, found: Endpoints) -> dict[str, str]
     }
 
 
-def _stack_up(loaded: Settings, console: Console) -> tuple[Endpoints, bool]:
-    """Where the services answer, and whether any of them was started for this demo alone."""
-    before = [service.state for service in stack.status(loaded.stack, loaded.external())]
-    if "stopped" in before or "ended" in before:
-        console.print("starting the local stack (the first time, downloads take a minute or two)")
-    found = stack.up(loaded.stack, loaded.external(), console)
-    return found, "running" not in before
-
-
 def _stack_down(loaded: Settings, console: Console) -> None:
     stopped = stack.down(loaded.stack)
-    console.print(f"stopped {', '.join(stopped)} (--keep leaves the stack running)", style="dim")
+    if stopped:
+        console.print(f"stopped {', '.join(stopped)} (--keep leaves the stack running)", style="dim")
 
 
 class _Running:

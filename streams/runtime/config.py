@@ -11,8 +11,6 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: str
     registry: str
     namespace: str = ""
-    settings_version: int | None = None
-    """Version of the pipeline's settings here; a worker stops where its input holds another. None: any will do."""
     instance: str | None = None
     """Static membership: a worker that comes back under the same name gets its partitions without a rebalance."""
     commit_interval_ms: int = 250

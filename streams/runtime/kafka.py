@@ -158,7 +158,7 @@ class KafkaPort:
         except ck.KafkaException as error:
             cause = error.args[0]
             if cause.txn_requires_abort():
-                producer.abort_transaction(20)
+                producer.abort_transaction(8)
                 return Outcome.ABORTED
             kind = Fenced if cause.code() in _FENCED else DeliveryFailed
             raise kind(f"commit of {agent}[{partition}]: {cause.name()}: {cause.str()}") from error

@@ -234,7 +234,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     worker.port.release(worker.agent.name, owner.where.partition)
                 return
             for owner in opening:
-                worker.own(owner)
+                worker.owned[owner.where.partition] = owner
             try:
                 await self._thread.seek_all({tp: worker.owned[tp.partition].next_offset for tp in wanted})
             except IllegalStateError:

@@ -7,10 +7,8 @@ import os
 from typing import Any, NoReturn
 
 from schemas.codec import Codec
-from schemas.records import Settings
 from schemas.topics import physical
-from streams.agent import Agent, SourcePartition
-from streams.errors import RuntimeFault
+from streams.agent import Agent
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Ownership
@@ -19,17 +17,6 @@ from streams.runtime.runs import Run
 log = logging.getLogger("headrace.worker")
 
 EXIT_FAULT = 3
-
-
-class OtherSettings(RuntimeFault):
-    """Raised by a worker whose settings have another version than those in its input (rule 15)."""
-
-    def __init__(self, partition: SourcePartition, recorded: int, ours: int) -> None:
-        super().__init__(
-            f"{partition.topic}, partition {partition.partition} holds settings of version {recorded}, this worker "
-            f"has version {ours}: settings are fixed per namespace. Go back to version {recorded}, or start under "
-            f"a new namespace."
-        )
 
 
 class WorkerState:
@@ -49,11 +36,6 @@ class WorkerState:
         """An ownership that is not open yet."""
         return Ownership(self.agent, partition, self._codec, self.port)
 
-    def own(self, owner: Ownership) -> None:
-        """Take an opened ownership."""
-        self.owned[owner.where.partition] = owner
-        self._check_settings(owner)
-
     def apply(self, partition: int, run: Run) -> None:
         """Apply a run if its partition is still ours. A fault ends the process: nothing more is committed."""
         owner = self.owned.get(partition)
@@ -63,13 +45,6 @@ class WorkerState:
             owner.apply(run)
         except Exception as error:
             self.fatal(f"{self.agent.name} failed on {owner.where} from offset {owner.next_offset}", error)
-        self._check_settings(owner)
-
-    def _check_settings(self, owner: Ownership) -> None:
-        recorded: Settings | None = getattr(owner.partition_state, "settings", None)
-        ours = self.config.settings_version
-        if recorded is not None and ours is not None and recorded.version != ours:
-            self.fatal("other settings", OtherSettings(owner.where, recorded.version, ours))
 
     def ready(self, partitions: list[int]) -> None:
         """Called whenever the worker has taken over what it was assigned."""

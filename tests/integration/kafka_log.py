@@ -9,6 +9,7 @@ import confluent_kafka as ck
 
 from headrace.stack import Endpoints
 from schemas.codec import Codec
+from schemas.records import Record
 from schemas.states import POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from streams.agent import Input
@@ -63,7 +64,7 @@ class Log:
                     error = message.error()
                     if error is None:
                         raw, headers = message.value(), tuple(message.headers() or ())
-                        value = None if raw is None else self.codec.decode(topic, raw)
+                        value = None if raw is None else cast("Record", self.codec.decode(topic, raw))
                         found.append(
                             Input(
                                 message.offset(), message.timestamp()[1], message.key(), value, raw, headers

@@ -224,7 +224,7 @@ def test_ten_kills(
         namespace,
         tmp_path,
         simulated_settings(),
-        ["simulator", "--rate", "6000"],
+        ["simulator", "--rate", "3000"],
         commands=[halt_in_the_middle()],
         kills=100_000,
         processes=1,
@@ -241,7 +241,7 @@ def test_real_trades_with_kills(stack: Endpoints, namespace: str, tmp_path: Path
     file = TradesFile(trades, FilesSettings(limit=REAL_ROWS, clocks=clocks))
     oracle = inline(real_settings(), file.messages())
     assert oracle.count("trade.positions") > 0
-    ingest = ["files", str(trades), "--limit", str(REAL_ROWS), "--rate", "8000"]
+    ingest = ["files", str(trades), "--limit", str(REAL_ROWS), "--rate", "1500"]
     results, run = run_over_kafka(
         stack, namespace, tmp_path, real_settings(), ingest, kills=REAL_ROWS, max_run_records=1_000
     )

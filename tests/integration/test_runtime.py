@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 import msgspec
@@ -20,9 +20,9 @@ import pytest
 
 from headrace import topics
 from headrace.stack import Endpoints
-from schemas.codec import Codec, Unreadable
+from schemas.codec import Codec
 from schemas.partitioner import partition_of
-from schemas.records import Clock, Record, RegimeSpec, Settings, UniverseSpec
+from schemas.records import Clock, RegimeSpec, Settings, UniverseSpec
 from schemas.states import PARTITION_KEY, State
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output, SourcePartition
@@ -66,6 +66,11 @@ class Stop(NamedTuple):
     ends: Mapping[tuple[str, int], int]
     committed: list[Committed]
 
+    @classmethod
+    def now(cls, log: Log) -> Stop:
+        ends = log.ends(*Symbols.writes)
+        return cls(ends, [log.committed(NAME, partition) for partition in PARTITIONS])
+
 
 def test_who_opens_a_partition_fences_its_last_owner(stack: Endpoints, namespace: str, codec: Codec) -> None:
     topics.create(stack.kafka, namespace, SETTINGS, codec)
@@ -95,7 +100,7 @@ class Market(threading.Thread):
 
     def __init__(self, stack: Endpoints, namespace: str, codec: Codec, rng: random.Random) -> None:
         super().__init__(daemon=True)
-        self.enough = threading.Event()
+        self._enough = threading.Event()
         self.failed: list[str] = []
         self._codec, self._rng = codec, rng
         self._topic = physical(namespace, TICKS)
@@ -103,7 +108,7 @@ class Market(threading.Thread):
 
     def run(self) -> None:
         rng, now, sequence = self._rng, DAY0, 0
-        while not self.enough.is_set():
+        while not self._enough.is_set():
             for _ in range(10):
                 sequence += 1
                 now += rng.randrange(SECOND // 20)
@@ -121,6 +126,11 @@ class Market(threading.Thread):
         self._clock(now + 60 * SECOND)
         self._producer.flush(30)
 
+    def end(self) -> None:
+        """Write the last clock, and wait until all is there."""
+        self._enough.set()
+        self.join()
+
     def _clock(self, now: int) -> None:
         for partition in PARTITIONS:
             self._write(now, None, None, partition=partition, headers=[("source", b"test")])
@@ -137,20 +147,41 @@ class Market(threading.Thread):
 
 
 class Worker:
-    """The symbols agent in a process of its own, static member of its group."""
+    """The symbols agent in a process of its own, static member of its group; `kill` and `start` it at will."""
 
-    def __init__(self, config: RuntimeConfig, stderr: Path) -> None:
-        self._config, self._stderr = config, stderr
+    def __init__(self, config: RuntimeConfig, log: Log, stderr: Path) -> None:
+        self._config, self._log, self._stderr = config, log, stderr
+        self.start()
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
         with self._stderr.open("ab") as stderr:
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-c", WORKER, msgspec.json.encode(self._config)],
                 cwd=REPO,
                 env={**os.environ, "PYTHONPATH": str(REPO)},
                 stdout=stderr,
                 stderr=stderr,
             )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        self._process.terminate()
+        return self._process.wait(30)
+
+    def wait_for(self, partition: int, position: int, limit_s: float = 40.0) -> None:
+        """Until it has committed ``position``."""
+        deadline = time.monotonic() + limit_s
+        while self._log.committed(NAME, partition).position < position:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self._stderr.read_text()
+                pytest.fail(
+                    f"partition {partition} was not committed up to {position}; the worker said:\n{said}"
+                )
+            time.sleep(0.05)
 
 
 def test_whenever_a_worker_is_killed_position_states_and_outputs_agree(
@@ -167,38 +198,28 @@ def test_whenever_a_worker_is_killed_position_states_and_outputs_agree(
         session_timeout_ms=6_000,
         max_run_records=50,
     )
-    worker, market = Worker(config, tmp_path / "worker.log"), Market(stack, namespace, codec, rng)
+    market = Market(stack, namespace, codec, rng)
     market.start()
+    worker = Worker(config, log, tmp_path / "worker.log")
     stops: list[Stop] = []
-    process = worker.start()
     try:
         for _ in range(KILLS):
             last = stops[-1].committed[BUSIEST].position if stops else 0
-            wait_until(lambda last=last: log.committed(NAME, BUSIEST).position > last, process)
+            worker.wait_for(BUSIEST, last + 1)
             time.sleep(rng.uniform(0, 0.6))
-            process.kill()
-            process.wait()
-            stops.append(
-                Stop(log.ends(*Symbols.writes), [log.committed(NAME, partition) for partition in PARTITIONS])
-            )
-            process = worker.start()
-        market.enough.set()
-        market.join()
+            worker.kill()
+            stops.append(Stop.now(log))
+            worker.start()
+        market.end()
         sources = [log.read(TICKS, partition) for partition in PARTITIONS]
         for partition, source in enumerate(sources):
-            wait_until(lambda p=partition, end=source.end: log.committed(NAME, p).position >= end, process)
-        process.terminate()
-        assert process.wait(20) == 0
-    except BaseException:
-        print(worker._stderr.read_text())
-        raise
+            worker.wait_for(partition, source.end)
+        assert worker.stop() == 0
     finally:
-        process.kill()
-        process.wait()
+        market.end()
+        worker.kill()
+    stops.append(Stop.now(log))
     assert market.failed == []
-    stops.append(
-        Stop(log.ends(*Symbols.writes), [log.committed(NAME, partition) for partition in PARTITIONS])
-    )
 
     outputs = {topic: list(log.entries(topic)) for topic in Symbols.writes}
     assert all(outputs.values()), "each kind of output occurs"
@@ -209,16 +230,6 @@ def test_whenever_a_worker_is_killed_position_states_and_outputs_agree(
     for before, after in itertools.pairwise(stops):
         assert all(a.position <= b.position for a, b in zip(before.committed, after.committed, strict=True))
     same_as_inline(sources, outputs, codec)
-
-
-def wait_until(
-    condition: Callable[[], bool], process: subprocess.Popen[bytes], limit_s: float = 40.0
-) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert process.poll() is None, f"the worker ended by itself with {process.returncode}"
-        assert time.monotonic() < deadline, f"nothing came within {limit_s} s"
-        time.sleep(0.05)
 
 
 def agree(stop: Stop, sources: list[Records], outputs: Mapping[str, list[Placed]], codec: Codec) -> None:
@@ -244,7 +255,7 @@ def agree(stop: Stop, sources: list[Records], outputs: Mapping[str, list[Placed]
 
 def entry_of(output: Output, codec: Codec) -> Entry:
     return Entry(
-        output.key.encode(), codec.encode(output.topic, output.value), max(output.event_time // 1000, 0)
+        output.key.encode(), codec.encode(output.topic, output.value), max(output.event_time // 1000, 1)
     )
 
 
@@ -259,8 +270,7 @@ def same_as_inline(sources: list[Records], outputs: Mapping[str, list[Placed]], 
     for partition, source in enumerate(sources):
         assert isinstance(source.records[0].value, Settings)
         for item in source.records[1:]:
-            value = cast("Record | Unreadable | None", item.value)
-            inline.raw(TICKS, partition, item.key, value, item.raw, item.timestamp_ms, item.headers)
+            inline.raw(TICKS, partition, item.key, item.value, item.raw, item.timestamp_ms, item.headers)
     inline.flush()
 
     for topic, entries in outputs.items():

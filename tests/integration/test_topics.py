@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -24,7 +26,9 @@ def test_topics_are_made_once_and_begin_with_the_settings(
     ].result(30)
     made = topics.create(stack.kafka, namespace, settings(), codec)
     assert set(made) == {physical(namespace, name) for name in TOPICS} - {half}
-    assert topics.create(stack.kafka, namespace, settings(version=2), codec) == []
+    assert topics.create(stack.kafka, namespace, settings(), codec) == []
+    with pytest.raises(topics.SettingsDiffer, match=r"version 1.*version 2"):
+        topics.create(stack.kafka, namespace, settings(version=2), codec)
     for topic in INPUTS:
         for partition in range(TOPICS[topic].partitions):
             first = log.read(topic, partition).records
@@ -38,6 +42,9 @@ def test_topics_that_are_not_as_declared_are_told(stack: Endpoints, namespace: s
     admin = AdminClient({"bootstrap.servers": stack.kafka})
     wrong = NewTopic(name, 3, replication_factor=1, config={"retention.ms": "1000"})
     admin.create_topics([wrong], operation_timeout=30)[name].result(30)
+    deadline = time.monotonic() + 10
+    while name not in admin.list_topics().topics and time.monotonic() < deadline:
+        time.sleep(0.05)  # until the broker tells of what it has made
     findings = {finding.name: finding.problems for finding in topics.check(stack.kafka, namespace)}
     assert "3 partitions instead of 4" in findings["market.bars"]
     assert "retention.ms=1000 instead of -1" in findings["market.bars"]

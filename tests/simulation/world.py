@@ -89,7 +89,7 @@ class Reference:
                 for topic, key, result, event_time in outputs:
                     stream = Stream(topic, partition_of(key, TOPICS[topic].partitions), key.encode())
                     value_sent = CODEC.encode(topic, result)
-                    self.outputs[stream].append(Entry(stream.key, value_sent, max(event_time // 1000, 0)))
+                    self.outputs[stream].append(Entry(stream.key, value_sent, max(event_time // 1000, 1)))
                 states = states | {key.encode(): CODEC.encode(changelog, keys[key]) for key in touched}
             states = states | {PARTITION_KEY: CODEC.encode(changelog, partition_state)}
             self.states.append(states)

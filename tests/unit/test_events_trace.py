@@ -90,7 +90,9 @@ def described(record: Record) -> str:
         case RiskMetrics():
             return f"RiskMetrics {clock(record.start)} equity {number(record.equity)} gross {number(record.gross)}"
         case Signal():
-            return f"Signal {record.strategy} {record.symbol} weight {number(record.weight)} “{record.reason}”"
+            return (
+                f"Signal {record.strategy} {record.symbol} weight {number(record.weight)} “{record.reason}”"
+            )
         case Execution():
             event = f"Execution {record.order_id} #{record.sequence} {record.state}"
             if record.last_price is None:
@@ -174,5 +176,3 @@ def trace(pipeline: PipelineSettings) -> str:
 def test_the_trace_in_the_document_is_what_happens(pipeline: PipelineSettings) -> None:
     found = [text for text in block("trace").splitlines() if text and not text.startswith("—")]
     assert found == trace(pipeline).splitlines()
-
-
