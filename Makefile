@@ -27,8 +27,8 @@ lint: $(VENV)/.installed-test ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed-test ## the measurements that the README quotes
-	@$(BIN)/headrace bench $(ARGS)
+bench: $(VENV)/.installed-test ## the measurements that the README quotes (ARGS="throughput" and others)
+	@$(BIN)/python -m bench $(or $(ARGS),all)
 
 clean: ## stop the local stack, remove .venv and what tools left behind (data and downloads stay)
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace down; fi

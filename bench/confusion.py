@@ -71,8 +71,12 @@ def precision(found: Confusion, label: Label) -> float:
 
 
 def markdown(found: Confusion) -> str:
-    """The table: a row for each regime as it was, a column for each verdict, in minutes of a symbol."""
+    """The default settings, and the table: a row for each regime as it was, a column for each verdict."""
+    spec = PipelineSettings().market.regimes
+    given = ", ".join(f"`{name}` {value:g}" for name, value in spec.model_dump(exclude={"bars"}).items())
     lines = [
+        f"By default: {given}.",
+        "",
         f"| it was | {' | '.join(f'said {label}' for label in LABELS)} | minutes | found |",
         f"|---|{'---:|' * (len(LABELS) + 2)}",
     ]

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas import records
 from schemas.records import NEVER, ClockKind, Settings
@@ -23,6 +23,10 @@ _RULE = records.RegimeSpec(kinds=())
 """The contract's own defaults."""
 
 
+def _upper(word: object) -> object:
+    return word.upper() if isinstance(word, str) else word
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +35,7 @@ class SourcePart(_Part):
     """A feed whose ticks are taken."""
 
     name: Name
-    clock: ClockKind = ClockKind.RECORDS
+    clock: Annotated[ClockKind, BeforeValidator(_upper)] = ClockKind.RECORDS
 
 
 class RegimesPart(_Part):

@@ -14,6 +14,7 @@ from schemas.records import Settings
 from schemas.topics import INPUTS, TOPICS, physical
 from streams.errors import HeadraceError
 from streams.runtime.kafka import output_settings
+from streams.signals.loading import load as load_strategy
 
 TIMEOUT_S = 30.0
 _NO_LEADER_YET = {
@@ -47,8 +48,12 @@ def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> 
 
     Returns the physical names that were made. An input topic that exists is left alone: its settings are fixed. A
     partition without any record (a creation that was interrupted) gets its settings now.
-    Raises `TopicsError`, and `SettingsDiffer` where the namespace has other settings already.
+    Raises `TopicsError`, `SettingsDiffer` where the namespace has other settings already, and
+    `streams.errors.StrategyError` where a strategy of the settings cannot be loaded.
     """
+    for portfolio in settings.portfolios:
+        for strategy in portfolio.strategies:
+            load_strategy(strategy)  # a worker that cannot load it would end again and again
     admin = AdminClient({"bootstrap.servers": bootstrap})
     existing = _existing(admin, bootstrap)
     new = [

@@ -10,6 +10,7 @@ from connectors.errors import ConnectorError
 from headrace.cli import backtest, demo, ingest, init, run, stack, topics, trading
 from headrace.stack import StackError
 from schemas.codec import CodecError
+from sinks.timescale.errors import SinkError
 from streams.errors import HeadraceError
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ app.command(rich_help_panel=_TRADING)(trading.halt)
 app.command(rich_help_panel=_TRADING)(trading.reduce)
 app.command(rich_help_panel=_TRADING)(trading.resume)
 
-FAILURES = (HeadraceError, StackError, ConnectorError, CodecError)
+FAILURES = (HeadraceError, StackError, ConnectorError, SinkError, CodecError)
 
 
 def main() -> None:

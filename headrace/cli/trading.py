@@ -12,7 +12,8 @@ from schemas.records import TradingState
 from streams.runtime import registry
 
 Portfolios = Annotated[
-    list[str] | None, typer.Argument(help="Names of portfolios; none: all in the settings.", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Names of portfolios; none: all in the settings.", show_default=False),
 ]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="In words; stands in risk.alerts.")]
 

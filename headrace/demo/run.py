@@ -67,37 +67,36 @@ def run(
     namespace = time.strftime("demo-%m%d-%H%M%S")
     planned = plan.make(loaded, namespace, chosen)
     folder = loaded.stack.data_dir / "demo" / namespace
-    with ExitStack() as cleanup:
-        with _undisturbed_afterwards():
-            states = [service.state for service in stack.status(loaded.stack, loaded.external())]
-            stays = keep or "running" in states
-            if not stays:
-                cleanup.callback(_stack_down, loaded, console)
-            if set(states) != {"running"}:
-                console.print("starting the local stack (the first time, downloads take a minute or two)")
-            found = stack.up(loaded.stack, loaded.external(), console)
-            folder.mkdir(parents=True)
-            file = plan.write(planned.settings, folder)
-            codec = registry.codec(found.registry, namespace)
-            record = planned.settings.pipeline.record()
-            topics.create(found.kafka, namespace, record, codec)
-            where = f"namespace {namespace}, logs and settings in {folder}"
-            console.print(f"{planned.title}; {where}", soft_wrap=True, highlight=False)
+    with ExitStack() as cleanup, _undisturbed_afterwards():
+        states = [service.state for service in stack.status(loaded.stack, loaded.external())]
+        stays = keep or "running" in states
+        if not stays:
+            cleanup.callback(_stack_down, loaded, console)
+        if set(states) != {"running"}:
+            console.print("starting the local stack (the first time, downloads take a minute or two)")
+        found = stack.up(loaded.stack, loaded.external(), console)
+        folder.mkdir(parents=True)
+        file = plan.write(planned.settings, folder)
+        codec = registry.codec(found.registry, namespace)
+        record = planned.settings.pipeline.record()
+        topics.create(found.kafka, namespace, record, codec)
+        where = f"namespace {namespace}, logs and settings in {folder}"
+        console.print(f"{planned.title}; {where}", soft_wrap=True, highlight=False)
 
-            fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
-            watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
-            lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
-            for agent in topology.agents():
-                fleet.start(agent.name, worker_argv(agent.name))
-            fleet.start(SINK, sink_argv())
-            fleet.start(FEED, planned.feed, finishes=True)
-            running = _Running(planned, fleet, watch, lags, found, codec, namespace, began_s)
-            with _shown(running.screen, console) as show:
-                running.to_the_end(show)
-                watch.finish(_CATCH_UP_S)
-                show(time.monotonic() - began_s)
-            fleet.stop()
-            tell(_summed_up(running, record.portfolios, folder, stays))
+        fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
+        watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
+        lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
+        for agent in topology.agents():
+            fleet.start(agent.name, worker_argv(agent.name))
+        fleet.start(SINK, sink_argv())
+        fleet.start(FEED, planned.feed, finishes=True)
+        running = _Running(planned, fleet, watch, lags, found, codec, namespace, began_s)
+        with _shown(running.screen, console) as show:
+            running.to_the_end(show)
+            watch.finish(_CATCH_UP_S)
+            show(time.monotonic() - began_s)
+        fleet.stop()
+        tell(_summed_up(running, record.portfolios, folder, stays))
 
 
 @contextmanager

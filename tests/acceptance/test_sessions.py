@@ -27,7 +27,7 @@ from schemas.topics import GROUP_PARTITIONS, SYMBOL_PARTITIONS
 from sinks.timescale import queries, tables
 from tests import database, pipeline
 from tests.acceptance.books import CENT, Books
-from tests.accuracy.minute_bars import Bars, MinuteBar, differences, minute_bars
+from tests.accuracy.minute_bars import FIELDS, Bars, MinuteBar, differences, minute_bars
 from tests.integration.test_end_to_end import check, real_settings
 from tests.pipeline import AGENTS, KafkaRun, inline
 
@@ -148,7 +148,7 @@ def test_every_minute_bar_in_the_database_is_that_of_pandas(
 def bars_in(stack: Endpoints, namespace: str) -> Bars:
     """The 1-minute bars that the database holds of a run."""
     bars = tables.bars
-    query = sa.select(bars.c.symbol, bars.c.start, *(bars.c[name] for name in MinuteBar._fields)).where(
+    query = sa.select(bars.c.symbol, bars.c.start, *(bars.c[name] for name in FIELDS)).where(
         bars.c.run == tables.run_of(namespace), bars.c.kind == "time:1m"
     )
     found: Bars = {}

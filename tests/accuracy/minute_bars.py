@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 MINUTE_MS = 60_000
 
 
-class MinuteBar(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MinuteBar:
     """Prices in USD, volume in shares."""
 
     open: float
@@ -25,7 +26,8 @@ class MinuteBar(NamedTuple):
 Bars = dict[tuple[str, int], MinuteBar]
 """By symbol and start of the minute in µs since the epoch."""
 
-EXACT = ("open", "high", "low", "close", "volume", "count")
+FIELDS = tuple(MinuteBar.__dataclass_fields__)
+EXACT = tuple(name for name in FIELDS if name != "vwap")
 
 
 def minute_bars(path: Path, rows: int | None = None) -> Bars:
@@ -49,7 +51,7 @@ def minute_bars(path: Path, rows: int | None = None) -> Bars:
     bars["vwap"] = (bars["notional"] / bars["volume"]).where(bars["volume"] > 0, bars["mean"])
     return {
         (symbol, minute * MINUTE_MS * 1000): MinuteBar(*row)
-        for (symbol, minute), *row in bars[list(MinuteBar._fields)].itertuples()
+        for (symbol, minute), *row in bars[list(FIELDS)].itertuples()
     }
 
 

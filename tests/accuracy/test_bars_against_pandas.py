@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from connectors.files import FilesSettings, TradesFile
@@ -51,7 +52,7 @@ def test_a_difference_is_seen(trades: Path) -> None:
     reference = minute_bars(trades, 2_000)
     (first, bar), (second, _), *_ = sorted(reference.items())
     other = dict(reference)
-    other[first] = bar._replace(vwap=bar.vwap * (1 + 1e-11))
+    other[first] = replace(bar, vwap=bar.vwap * (1 + 1e-11))
     del other[second]
     other["NONE", 0] = bar
     kinds = [text.partition(":")[0] for text in differences(other, reference)]

@@ -32,26 +32,23 @@ import msgspec
 from headrace import Strategy, Target
 
 
-class Parameters(msgspec.Struct, frozen=True):
-    at: int = 5
+class RaisesParameters(msgspec.Struct, frozen=True):
+    every: int = 5
 
 
-class State(msgspec.Struct):
+class RaisesState(msgspec.Struct):
     snapshots: int = 0
 
 
-class Raises(Strategy[Parameters, State]):
-    """Buys, and raises on every fifth snapshot."""
+class Raises(Strategy):
+    """Buys, and raises on every fifth minute."""
 
-    inputs = frozenset({"bars"})
-
-    @property
-    def warm_up(self):
-        return 0
+    Parameters = RaisesParameters
+    State = RaisesState
 
     def on_snapshot(self, state, view):
         state.snapshots += 1
-        if view.start // 60_000_000 % self.parameters.at == 0:
+        if view.start // 60_000_000 % self.parameters.every == 0:
             raise RuntimeError("a bug in a strategy")
         weight = 0.1 if state.snapshots % 2 else 0.0
         return state, [Target(symbol, weight, "test") for symbol in view.rows]
@@ -96,9 +93,9 @@ def bad_records(run: KafkaRun) -> dict[int, tuple[str | None, bytes, int, Reason
     encode = run.codec.encode
     at = [DAY0 // 1000 + (i // 2) * 1000 for i in range(TICKS)]
     whole = encode("market.ticks", good(0))
-    nan = encode("market.ticks", good(301, price=float("nan"), sequence=900_301, symbol="A"))
-    negative = encode("market.ticks", good(400, size=-5.0, sequence=900_400))
-    ahead = encode("market.ticks", good(700, event_time=DAY0 + YEAR, sequence=900_700))
+    nan = encode("market.ticks", good(301, price=float("nan"), session="bad-1", symbol="A"))
+    negative = encode("market.ticks", good(400, size=-5.0, session="bad-2"))
+    ahead = encode("market.ticks", good(700, event_time=DAY0 + YEAR, session="bad-3"))
     return {
         100: ("A", whole[:-6], at[100], Reason.UNREADABLE),
         200: ("A", b"\0" + struct.pack(">I", 987_654) + whole[5:], at[200], Reason.UNKNOWN_SCHEMA),

