@@ -1,22 +1,22 @@
 """What can go wrong in the dataflow, apart from bad input (which is data: it goes to the dead letters).
 
-    HeadraceError
-    └── StreamError
-        ├── SettingsMissing        an input partition does not begin with its settings
-        ├── UnknownKind            the settings name a bar kind that does not exist
-        ├── StrategyError          a strategy is not what it must be
-        │   ├── StrategyNotFound   no such entry point, file or class
-        │   ├── StrategyInvalid    the class breaks the interface
-        │   ├── ParametersInvalid  a parameter is unknown or ill-typed
-        │   ├── StateMismatch      the state in the changelog does not fit the class any more
-        │   ├── UndeclaredInput    on_snapshot read what the class does not declare (input is dead-lettered)
-        │   └── BadDecision        on_snapshot returned what cannot be used (input is dead-lettered)
-        └── RuntimeFault           our own failure: the process ends without a commit, and is started again
-            ├── DeliveryFailed     Kafka did not take an output
-            ├── Fenced             another process owns the partition now
-            ├── InputLost          records that were not processed yet are no longer in the topic
-            ├── StateUnreadable    the changelog holds what this build cannot read
-            └── StartTimeout       the worker was given no partition before its deadline
+HeadraceError
+└── StreamError
+    ├── SettingsMissing        an input partition does not begin with its settings
+    ├── UnknownKind            the settings name a bar kind that does not exist
+    ├── StrategyError          a strategy is not what it must be
+    │   ├── StrategyNotFound   no such entry point, file or class
+    │   ├── StrategyInvalid    the class breaks the interface
+    │   ├── ParametersInvalid  a parameter is unknown or ill-typed
+    │   ├── StateMismatch      the state in the changelog does not fit the class any more
+    │   ├── UndeclaredInput    on_snapshot read what the class does not declare (input is dead-lettered)
+    │   └── BadDecision        on_snapshot returned what cannot be used (input is dead-lettered)
+    └── RuntimeFault           our own failure: the process ends without a commit, and is started again
+        ├── DeliveryFailed     Kafka did not take an output
+        ├── Fenced             another process owns the partition now
+        ├── InputLost          records that were not processed yet are no longer in the topic
+        ├── StateUnreadable    the changelog holds what this build cannot read
+        └── StartTimeout       the worker was given no partition before its deadline
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def settings(**over: Any) -> Settings:
     return msgspec.structs.replace(base, **over)
 
 
-def tick(symbol: str = "A", time: int = DAY0, price: float = 100.0, sequence: int | None = 0, **over: Any) -> Tick:
+def tick(
+    symbol: str = "A", time: int = DAY0, price: float = 100.0, sequence: int | None = 0, **over: Any
+) -> Tick:
     base = Tick(
         symbol=symbol, source="test", session="s", sequence=sequence, event_time=time, price=price, size=100.0
     )

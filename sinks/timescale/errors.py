@@ -19,7 +19,9 @@ class TopicsMissing(SinkError):
     """A topic that the sink reads is not on the broker."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(f"a topic is missing on the broker ({detail}): create them with `headrace topics create`")
+        super().__init__(
+            f"a topic is missing on the broker ({detail}): create them with `headrace topics create`"
+        )
 
 
 class PositionLost(SinkError):

@@ -44,7 +44,7 @@ def test_make_demo_on_a_fresh_clone(
     subprocess.run(["git", "clone", "--quiet", str(REPO), str(clone)], check=True)
     python = Path(sys.base_prefix) / "bin" / "python3"
     command = ["make", "--no-print-directory", "demo", f"PYTHON={python}", "ARGS=--short --json"]
-    began_s = time.monotonic()
+    busy, began_s = round(os.getloadavg()[0], 2), time.monotonic()
     installed_s: float | None = None
     with subprocess.Popen(
         command, cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=(tmp_path / "log").open("wb")
@@ -65,6 +65,7 @@ def test_make_demo_on_a_fresh_clone(
     assert installed_s is not None
     summary = json.loads(output[output.index(b"{") :])
     first_fill_s = installed_s + summary["first_fill_s"]
+    figures["fresh clone, load average before and after"] = [busy, round(os.getloadavg()[0], 2)]
     figures["fresh clone, make demo, seconds"] = round(took_s, 1)
     figures["fresh clone, of these installing"] = round(installed_s, 1)
     figures["fresh clone, first fill after seconds"] = round(first_fill_s, 1)

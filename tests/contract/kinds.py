@@ -25,7 +25,9 @@ STRUCTS: tuple[Struct, ...] = tuple(
     kind
     for module in (records, states)
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__
+    if isinstance(kind, type)
+    and issubclass(kind, msgspec.Struct)
+    and kind.__module__.startswith(module.__name__)
     if kind not in (Record, State)
 )
 CARRIED = [(topic.name, kind) for topic in TOPICS.values() for kind in topic.records]

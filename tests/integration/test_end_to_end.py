@@ -1,4 +1,4 @@
-"""The law of the house: over Kafka, however it is cut, shared out or killed, the results are those of the inline run."""
+"""The law of the house: over Kafka, however it is cut, shared out or killed, results are those of the inline run."""
 
 from __future__ import annotations
 
