@@ -242,12 +242,13 @@ def _order(record: Record) -> int | None:
 
 def show(figures: dict[str, Any], console: Console) -> None:
     """The table, and how busy the machine was."""
-    table = Table(box=None, pad_edge=False, title=figures["what"], title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for heading in ("until", "p50", "p90", "p99", "max", "samples"):
         table.add_column(heading, justify="left" if heading == "until" else "right")
     for name, percentiles in figures["percentiles"].items():
         cells = [f"{value:.1f}" for value in percentiles.values()]
         table.add_row(f"the {name}", *cells, str(len(figures["samples_ms"][name])))
+    console.print(figures["what"], style="bold", highlight=False)
     console.print(table)
     about = figures["machine"]
     loads = f"{about['load_average_before']:g} before, {about['load_average_after']:g} after"

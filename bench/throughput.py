@@ -239,7 +239,7 @@ def _check(rig: Rig) -> int:
 
 def table(figures: dict[str, Any]) -> Table:
     """Medians side by side."""
-    found = Table(box=None, pad_edge=False, title=figures["what"], title_justify="left")
+    found = Table(box=None, pad_edge=False)
     for heading in ("", "records/s", "CPU µs/record", "records a run", "all runs, records/s"):
         found.add_column(heading, justify="left" if not heading else "right")
     for name, medians in figures["medians"].items():
@@ -258,6 +258,7 @@ def table(figures: dict[str, Any]) -> Table:
 
 def show(figures: dict[str, Any], console: Console) -> None:
     """The table, and how busy the machine was."""
+    console.print(figures["what"], style="bold", highlight=False)
     console.print(table(figures))
     loads = ", ".join(f"{each['load_average']:g}" for each in figures["repetitions"])
     console.print(f"{figures['machine']['cpus']} CPUs, load average before each run: {loads}", style="dim")
@@ -270,13 +271,14 @@ def _plot(measures: list[Measure], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 2.8), layout="constrained")
+    names = []
     for row, (name, color) in enumerate(((STOCK, "0.65"), (HEADRACE, "tab:blue"))):
         rates = [measure.per_second for measure in measures if measure.contender == name]
         median = statistics.median(rates)
         axes.barh(row, median, color=color, height=0.55)
-        axes.plot(rates, [row] * len(rates), "o", color="black", markersize=3.5, alpha=0.6)
-        axes.annotate(f"{median:,.0f}", (max(rates), row), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks((0, 1), (STOCK, HEADRACE))
+        axes.plot(rates, [row] * len(rates), "o", color="black", markeredgecolor="white", markersize=5)
+        names.append(f"{name}\n{median:,.0f}/s")
+    axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set(
         title="Ticks to 1-second bars, one process", xlabel="records per second (bar: median, dots: runs)"

@@ -40,6 +40,10 @@ _KINDS: dict[str, type[Record] | type[State]] = {
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in (Record, State)
 }
+for _kind in _KINDS.values():
+    # msgspec prepares a type at its first use and crashes where two threads do so at once, as partitions that are
+    # opened side by side would: so all are prepared here.
+    msgspec.json.Decoder(_kind)
 
 
 class CodecError(Exception):

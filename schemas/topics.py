@@ -117,7 +117,13 @@ _DECLARED = (
         role="source",
     ),
     _topic(
-        "market.ticks.late", "symbol", (_R.LateTick,), "symbols", "sinks", "ticks that came after their bar"
+        "market.ticks.late",
+        "symbol",
+        (_R.LateTick,),
+        "symbols",
+        "sinks",
+        "ticks that came after their bar",
+        max_message_bytes=str(DEAD_LETTER_BYTES),
     ),
     _topic("market.bars", "symbol", (_R.Bar,), "symbols", "sinks", "closed bars of every kind"),
     _topic(

@@ -18,6 +18,8 @@ from schemas.states import State
 DEAD_LETTERS = "system.dead_letters"
 MAX_VALUE_BYTES = 2_000_000
 """A dead letter keeps this much of a value; the topic takes records a little larger."""
+MAX_ERROR_CHARS = 1_000
+"""A dead letter keeps this much of an error, which may quote the input."""
 
 
 class SourcePartition(NamedTuple):
@@ -104,11 +106,13 @@ def dead_letter(
     ``name`` is the input's identity; by default its place: topic/partition/offset.
     """
     raw = item.raw
+    if name is None or len(name) > MAX_ERROR_CHARS:
+        name = f"{where.topic}/{where.partition}/{item.offset}"
     letter = DeadLetter(
         stage=stage,
         reason=reason,
-        error=error,
-        input=name or f"{where.topic}/{where.partition}/{item.offset}",
+        error=error[:MAX_ERROR_CHARS],
+        input=name,
         topic=where.topic,
         partition=where.partition,
         offset=item.offset,

@@ -32,6 +32,8 @@ MAX_PRICE: Final = 1e15
 MAX_SIZE: Final = 1e15
 MAX_TIME_US: Final = 253_370_764_800_000_000
 """The year 9999: what databases and calendars can still name."""
+MAX_NAME_CHARS: Final = 200
+"""Of a symbol and of a session: they stand in every bar, which must stay within Kafka's limit for a record."""
 SESSIONS: Final = 8
 """Sessions of a symbol whose highest sequence is kept."""
 
@@ -204,6 +206,12 @@ def _admit(
             if tick_name is None or tick_name.session != value.session or tick_name.source != source:
                 tick_name = key.tick_name = key.seen(source, value.session)
             if tick_name is None:
+                if len(value.session) > MAX_NAME_CHARS:
+                    error = (
+                        f"a session of {len(value.session)} characters; at most {MAX_NAME_CHARS} name a tick"
+                    )
+                    refuse(item, value, Reason.TOO_LARGE, error)
+                    continue
                 key.tick_name = key.begin(source, value.session, sequence)
             elif sequence > tick_name.sequence:
                 tick_name.sequence = sequence
@@ -224,10 +232,15 @@ def _admit(
 
 
 def _symbol(key: bytes | None) -> str | None:
+    """The symbol in a record's key; None for what cannot be one.
+
+    Control characters are refused: no database's text holds NUL, and the changelog's own keys begin with it.
+    """
     try:
-        return key.decode() or None if key is not None else None
+        symbol = "" if key is None else key.decode()
     except UnicodeDecodeError:
         return None
+    return symbol if 0 < len(symbol) <= MAX_NAME_CHARS and symbol.isprintable() else None
 
 
 def _latest(partition: SymbolsPartition) -> tuple[dict[str, int], frozenset[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 from typing import Any
 
@@ -118,6 +119,7 @@ def run_worker(config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> N
     """Run one agent until SIGTERM or SIGINT; does not return."""
     import uvloop
 
+    faulthandler.enable()  # a crash in one of the C libraries would otherwise end the process without a word
     uvloop.install()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -30,6 +32,7 @@ from schemas.codec import (
 from schemas.records import Reason, Record
 from schemas.states import State
 from schemas.topics import TOPICS
+from tests.conftest import REPO
 from tests.contract.kinds import CARRIED, IDS, Struct, example, fields, instances, name_of
 from tests.examples import bar, tick
 
@@ -77,6 +80,33 @@ def test_a_decimal_of_more_places_is_not_rounded_in_silence() -> None:
     equity = msgspec.structs.replace(example(records.Equity), cash=Decimal("0.0000000001"))
     with pytest.raises(ValueError, match="Scale"):
         encode_body("trade.equity", equity)
+
+
+FIRST_USE = """
+import sys, threading
+from schemas.codec import Codec
+from schemas.states import SymbolsPartition
+from tests.contract.kinds import IDS
+from tests.examples import settings
+
+codec, together = Codec(IDS, str), threading.Barrier(8)
+value = codec.encode("symbols.changelog", SymbolsPartition(settings=settings()))
+sys.setswitchinterval(1e-5)
+
+def first_use():
+    together.wait()
+    codec.decode("symbols.changelog", value)
+
+threads = [threading.Thread(target=first_use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_threads_may_decode_at_once_from_the_first_value_on() -> None:
+    """Partitions are opened side by side; where types were prepared at first use, every third process crashed."""
+    processes = [subprocess.Popen([sys.executable, "-c", FIRST_USE], cwd=REPO) for _ in range(8)]
+    assert [process.wait() for process in processes] == [0] * 8
 
 
 # ---- other writers

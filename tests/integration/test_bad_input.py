@@ -104,6 +104,8 @@ def bad_records(run: KafkaRun) -> dict[int, tuple[str | None, bytes, int, Reason
         400: ("A", negative, at[400], Reason.BAD_SIZE),
         500: ("", whole, at[500], Reason.BAD_KEY),
         600: ("A", whole[:5] + b"\xff" * 900_000, at[600], Reason.UNREADABLE),
+        650: ("A", encode("market.ticks", good(650, session="x" * 600_000)), at[650], Reason.TOO_LARGE),
+        660: ("\0position", whole, at[660], Reason.BAD_KEY),
         700: ("A", ahead, at[700] + YEAR // 1000, Reason.AHEAD_OF_CLOCK),
     }
 

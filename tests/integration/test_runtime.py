@@ -177,7 +177,7 @@ class Worker:
         deadline = time.monotonic() + limit_s
         while self._log.committed(NAME, partition).position < position:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self._stderr.read_text()
+                said = f"[exit status {self._process.returncode}] {self._stderr.read_text()}"
                 pytest.fail(
                     f"partition {partition} was not committed up to {position}; the worker said:\n{said}"
                 )
