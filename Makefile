@@ -17,7 +17,7 @@ demo: $(VENV)/.installed ## from ticks to fills on a real Kafka and TimescaleDB 
 	@$(BIN)/headrace demo $(ARGS)
 
 test: $(VENV)/.installed-test ## the whole test suite but the long acceptance runs (ARGS="-k name")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests $(ARGS)
 
 acceptance: $(VENV)/.installed-test ## the long runs: real sessions in full, kills of every process, figures
 	@$(BIN)/python -m pytest tests/acceptance --timeout 2400 $(ARGS)

@@ -86,6 +86,7 @@ class KafkaRun:
     fleet: Fleet = field(init=False, default=None)  # type: ignore[assignment]
     codec: Codec = field(init=False)
     port: KafkaPort = field(init=False)
+    reader: ck.Consumer = field(init=False)
     kills: list[Kill] = field(default_factory=list)
     simulator: SimulatorSettings | None = None
 
@@ -93,12 +94,14 @@ class KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.codec = registry.codec(self.stack.registry, self.namespace)
         self.port = KafkaPort(self.stack.kafka, self.namespace)
+        self.reader = ck.Consumer({"bootstrap.servers": self.stack.kafka, "group.id": "headrace-test-ends"})
         topics.create(self.stack.kafka, self.namespace, self.settings.record(), self.codec)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.fleet is not None:
             self.fleet.stop()
+        self.reader.close()
 
     def environment(self) -> dict[str, str]:
         """What the child processes see: this run's services, namespace and settings."""
@@ -113,6 +116,7 @@ class KafkaRun:
             "HEADRACE_SIMULATOR": (self.simulator or SimulatorSettings()).model_dump_json(),
             "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
             "HEADRACE_WORKER__SESSION_TIMEOUT_MS": "6000",
+            "HEADRACE_WORKER__FETCH_MAX_WAIT_MS": "25",  # six idle workers at 5 ms would take a core of two
         }
 
     def start(self, ingest: Sequence[str] | None = None) -> None:
@@ -134,15 +138,11 @@ class KafkaRun:
 
     def end(self, topic: str) -> list[int]:
         """End offset of every partition of a topic."""
-        reader = ck.Consumer({"bootstrap.servers": self.stack.kafka, "group.id": "headrace-test-ends"})
-        try:
-            name = physical(self.namespace, topic)
-            return [
-                reader.get_watermark_offsets(ck.TopicPartition(name, partition), timeout=20)[1]
-                for partition in range(TOPICS[topic].partitions)
-            ]
-        finally:
-            reader.close()
+        name = physical(self.namespace, topic)
+        return [
+            self.reader.get_watermark_offsets(ck.TopicPartition(name, partition), timeout=20)[1]
+            for partition in range(TOPICS[topic].partitions)
+        ]
 
     def position(self, agent: str) -> list[int]:
         """Committed position of every partition of an agent's source, from its changelog."""
@@ -198,7 +198,7 @@ class KafkaRun:
             assert time.monotonic() < deadline, (
                 f"{victim}: market.ticks did not reach {offsets}; {self.kills}"
             )
-            time.sleep(0.02)
+            time.sleep(0.1)
         lag = None
         while agent in AGENTS:
             done = sum(self.position(agent))
