@@ -162,7 +162,9 @@ def messages(bootstrap: str, name: str) -> Iterator[ck.Message]:
 
 def _to_the_end(reader: ck.Consumer) -> Iterator[ck.Message]:
     while True:
-        for message in reader.consume(10_000, 1.0):
+        for message in reader.consume(
+            10_000, 0.05
+        ):  # it waits the whole of this even where the end is reached
             error = message.error()
             if error is None:
                 yield message

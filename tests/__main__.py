@@ -19,7 +19,16 @@ PROCESSES = 2
 
 def main() -> int:
     """Bring a stack up (unless HEADRACE_TEST_ENDPOINTS names one), run pytest over it, take it down."""
-    pytest = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder"]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        str(PROCESSES),
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]
     if os.environ.get("HEADRACE_TEST_ENDPOINTS"):
         return subprocess.call([*pytest, *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="headrace-tests-") as folder:

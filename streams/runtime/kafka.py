@@ -127,7 +127,7 @@ class KafkaPort:
             while position < high:
                 if time.monotonic() > deadline:
                     raise RuntimeFault(f"{place.topic}[{partition}]: restore stuck at {position} of {high}")
-                for message in reader.consume(5_000, 0.2):
+                for message in reader.consume(5_000, 0.02):
                     error = message.error()
                     if error is None:
                         items[message.key()] = message.value()
