@@ -7,9 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.records import DeadLetter, Reason, Tick
-
-MAX_TEXT_BYTES = 2_000_000
-"""A dead letter keeps this much of a row."""
+from schemas.topics import DEAD_LETTER_VALUE_BYTES
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +47,7 @@ class BadRow(NamedTuple):
             offset=self.line,
             timestamp_ms=time_us // 1000,
             key=None,
-            value=self.text[:MAX_TEXT_BYTES],
+            value=self.text[:DEAD_LETTER_VALUE_BYTES],
             value_size=len(self.text),
         )
 

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicMissing
 from connectors.messages import BEGINNING, Message, Position
 from schemas.records import Record, Tick
-from schemas.topics import physical
+from schemas.topics import DEAD_LETTER_BYTES, physical
 
 TICKS = "market.ticks"
 DEAD_LETTERS = "system.dead_letters"
@@ -45,7 +45,7 @@ _PRODUCER = {
     "compression.type": "lz4",
     "queue.buffering.max.messages": 200_000,
     "queue.buffering.max.kbytes": 262_144,
-    "message.max.bytes": 3_000_000,
+    "message.max.bytes": DEAD_LETTER_BYTES,
     "retry.backoff.ms": 50,
     "reconnect.backoff.max.ms": 2_000,
 }

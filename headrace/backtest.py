@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from connectors.clocks import ClockSettings
 from connectors.files import FilesSettings, TradesFile
 from connectors.messages import Message
 from connectors.simulator import Simulation, SimulatorSettings
@@ -24,7 +23,6 @@ from schemas import records
 from schemas.records import DeadLetter, Tick
 from streams import topology
 from streams.agent import DEAD_LETTERS, Output
-from streams.bars.time import parse
 from streams.errors import HeadraceError
 from streams.runtime.inline import Inline
 
@@ -59,7 +57,7 @@ class Feed(NamedTuple):
 
 def file_feed(path: Path, settings: FilesSettings, market: MarketPart) -> Feed:
     """The trades of a file. Raises ConnectorError where it cannot be read."""
-    clocks = closing(market, settings.clocks)
+    clocks = market.clocks(settings.clocks)
     file = TradesFile(path, settings.model_copy(update={"clocks": clocks}))
     title = f"{path.name} ({file.layout.describe()})"
     return Feed(file.source, title, lambda: symbols_of(file), file.messages, lambda _: file.fraction())
@@ -67,7 +65,7 @@ def file_feed(path: Path, settings: FilesSettings, market: MarketPart) -> Feed:
 
 def simulated_feed(settings: SimulatorSettings, market: MarketPart) -> Feed:
     """A simulated session."""
-    clocks = closing(market, settings.clocks)
+    clocks = market.clocks(settings.clocks)
     session = Simulation(settings.model_copy(update={"clocks": clocks}))
     length_us = settings.minutes * 60_000_000
 
@@ -76,16 +74,6 @@ def simulated_feed(settings: SimulatorSettings, market: MarketPart) -> Feed:
 
     title = f"simulated session, seed {settings.seed}, {settings.minutes} minutes"
     return Feed(session.source, title, lambda: settings.symbols, session.messages, fraction)
-
-
-def closing(market: MarketPart, given: ClockSettings) -> ClockSettings:
-    """``given`` with a last clock that closes the largest window of ``market``."""
-    largest_us = max(parse(f"time:{bar}") for bar in market.bars)
-    derived = {
-        "close_after_us": largest_us + market.lateness_ms * 1000,
-        "max_ahead_us": market.max_ahead_s * 1_000_000,
-    }
-    return ClockSettings(**{**given.model_dump(), **derived})
 
 
 def symbols_of(file: TradesFile) -> tuple[str, ...]:

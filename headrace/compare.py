@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 import msgspec
 
-from schemas.codec import Unreadable, decode_body, encode_body, identity_of
+from schemas.codec import decode_body, encode_body, identity_of
 from schemas.records import DeadLetter, Record
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output
@@ -126,7 +126,7 @@ def read(bootstrap: str, namespace: str) -> Results:
         for key, value, timestamp_ms in records(bootstrap, namespace, topic):
             body = (value or b"")[FRAME_BYTES:]
             record = decode_body(topic, body)
-            if isinstance(record, Record) and not isinstance(record, Unreadable):
+            if isinstance(record, Record):
                 results.add(topic, "" if key is None else key.decode(), record, body, timestamp_ms)
     return results
 
@@ -162,9 +162,8 @@ def messages(bootstrap: str, name: str) -> Iterator[ck.Message]:
 
 def _to_the_end(reader: ck.Consumer) -> Iterator[ck.Message]:
     while True:
-        for message in reader.consume(
-            10_000, 0.05
-        ):  # it waits the whole of this even where the end is reached
+        # It waits for the whole of its timeout even where the end is reached, so that is short.
+        for message in reader.consume(10_000, 0.05):
             error = message.error()
             if error is None:
                 yield message

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from connectors.clocks import ClockSettings
 from schemas import records
 from schemas.records import NEVER, ClockKind, Settings
 from schemas.topics import TOPICS
+from streams.bars.time import parse
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
 BarSize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$", description="for example 1s, 1m, 5m, 1h, 1d")]
@@ -64,6 +66,15 @@ class MarketPart(_Part):
         description="only feeds that run: a window waits for the clock of every one of them",
     )
     regimes: RegimesPart = RegimesPart()
+
+    def clocks(self, given: ClockSettings) -> ClockSettings:
+        """``given`` with a last clock that closes the largest window, and the bound on ticks ahead of it."""
+        largest_us = max(parse(f"time:{bar}") for bar in self.bars)
+        derived = {
+            "close_after_us": largest_us + self.lateness_ms * 1000,
+            "max_ahead_us": self.max_ahead_s * 1_000_000,
+        }
+        return ClockSettings(**{**given.model_dump(), **derived})
 
 
 class UniversePart(_Part):

@@ -16,8 +16,10 @@ from schemas.states import State
 SYMBOL_PARTITIONS = 4
 GROUP_PARTITIONS = 2
 MAX_TIMESTAMP_MS = str(2**63 - 1)
+DEAD_LETTER_VALUE_BYTES = 2_000_000
+"""A dead letter keeps this much of a value."""
 DEAD_LETTER_BYTES = 3_000_000
-"""A dead letter holds a value of up to 2 MB and what is told about it."""
+"""The largest record: a dead letter with its value and what is told about it."""
 
 Role = Literal["source", "internal", "result", "changelog"]
 

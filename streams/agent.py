@@ -14,10 +14,9 @@ from typing import NamedTuple, Protocol, TypeVar
 from schemas.codec import Unreadable
 from schemas.records import DeadLetter, Reason, Record
 from schemas.states import State
+from schemas.topics import DEAD_LETTER_VALUE_BYTES
 
 DEAD_LETTERS = "system.dead_letters"
-MAX_VALUE_BYTES = 2_000_000
-"""A dead letter keeps this much of a value; the topic takes records a little larger."""
 MAX_ERROR_CHARS = 1_000
 """A dead letter keeps this much of an error, which may quote the input."""
 
@@ -118,7 +117,7 @@ def dead_letter(
         offset=item.offset,
         timestamp_ms=item.timestamp_ms,
         key=item.key,
-        value=None if raw is None else raw[:MAX_VALUE_BYTES],
+        value=None if raw is None else raw[:DEAD_LETTER_VALUE_BYTES],
         value_size=0 if raw is None else len(raw),
         symbol=symbol,
     )

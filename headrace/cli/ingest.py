@@ -22,7 +22,6 @@ from connectors.messages import Message, Position
 from connectors.progress import ProgressFile
 from headrace import settings
 from headrace.settings import Settings
-from streams.bars.time import parse
 from streams.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -143,15 +142,8 @@ def simulator(
 
 def _clocks(loaded: Settings, given: ClockSettings, speed: float | None, open_end: bool) -> ClockSettings:
     """The clocks as the pipeline needs them: its largest window decides how far the last one reaches."""
-    market = loaded.pipeline.market
-    largest_us = max(parse(f"time:{bar}") for bar in market.bars)
-    derived = {
-        "close_after_us": largest_us + market.lateness_ms * 1000,
-        "max_ahead_us": market.max_ahead_s * 1_000_000,
-        "every_step": given.every_step or bool(speed),
-        "open_end": given.open_end or open_end,
-    }
-    return ClockSettings(**{**given.model_dump(), **derived})
+    over = {"every_step": given.every_step or bool(speed), "open_end": given.open_end or open_end}
+    return loaded.pipeline.market.clocks(given.model_copy(update=over))
 
 
 def _run(

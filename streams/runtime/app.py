@@ -123,8 +123,7 @@ def run_worker(config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> N
     uvloop.install()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mode.timers").setLevel(
-        logging.ERROR
-    )  # it warns of every commit that waits for its turn
+    # It warns of every commit that waits for its turn.
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)
     app = AgentApp(config, agent, codec)
     faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()
