@@ -1,0 +1,45 @@
+"""Kernels: functions on arrays that numba compiles once per machine.
+
+The compiled code is kept in ``~/.cache/headrace/kernels`` (or below ``XDG_CACHE_HOME``), in a folder named by the
+content of every file that holds kernels: numba itself does not notice when a function that a kernel calls, in another
+file, has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_MARK: Final = b"@kernel"
+
+
+def kernel(function: F) -> F:
+    """Compile ``function`` at its first call, in IEEE arithmetic as Python's: no fast math, no fused operations.
+
+    The plain function stays at hand as ``py_func``.
+    """
+    numba.config.CACHE_DIR = _folder()
+    compiled: F = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    return compiled
+
+
+@cache
+def _folder() -> str:
+    """Where this build's kernels are kept."""
+    digest = hashlib.sha256()
+    for package in ("schemas", "streams"):
+        for file in sorted((_ROOT / package).rglob("*.py")):
+            text = file.read_bytes()
+            if _MARK in text:
+                digest.update(text)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(home) / "headrace" / "kernels" / digest.hexdigest()[:16])
