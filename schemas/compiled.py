@@ -25,10 +25,11 @@ _MARK: Final = b"@kernel"
 def kernel(function: F) -> F:
     """Compile ``function`` at its first call, in IEEE arithmetic as Python's: no fast math, no fused operations.
 
-    The plain function stays at hand as ``py_func``.
+    It keeps Python's lock: kernels are short, and who gives the lock up to a busy thread waits for it longer than most
+    of them run. The plain function stays at hand as ``py_func``.
     """
     numba.config.CACHE_DIR = _folder()
-    compiled: F = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    compiled: F = numba.njit(cache=True, error_model="numpy")(function)
     return compiled
 
 

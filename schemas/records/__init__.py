@@ -54,11 +54,13 @@ from schemas.records.trading import (
 from schemas.records.words import (
     AlertKind,
     ClockKind,
+    Condition,
     Label,
     OrderState,
     OrderType,
     Reason,
     Side,
+    TickFilter,
     TradingState,
 )
 
@@ -72,6 +74,7 @@ __all__ = [
     "Clock",
     "ClockKind",
     "Command",
+    "Condition",
     "Correlations",
     "DeadLetter",
     "Equity",
@@ -104,6 +107,7 @@ __all__ = [
     "SourceSpec",
     "StrategySpec",
     "Tick",
+    "TickFilter",
     "TradingState",
     "UniverseBar",
     "UniverseSpec",

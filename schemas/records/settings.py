@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from schemas.records.base import Record
-from schemas.records.words import ClockKind
+from schemas.records.words import ClockKind, TickFilter
 
 
 class SourceSpec(Record, frozen=True, kw_only=True, tag="headrace.SourceSpec"):
@@ -101,6 +101,8 @@ class Settings(Record, frozen=True, kw_only=True, tag="headrace.Settings"):
     lateness_us: int = 0
     sources: tuple[SourceSpec, ...]
     kinds: tuple[str, ...]
+    leave_out: tuple[TickFilter, ...] = ()
+    round_lot: float = 100.0
     regimes: RegimeSpec
     universes: tuple[UniverseSpec, ...]
     portfolios: tuple[PortfolioSpec, ...]

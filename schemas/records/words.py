@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 
 
 class Side(StrEnum):
@@ -10,6 +10,25 @@ class Side(StrEnum):
 
     BUY = "BUY"
     SELL = "SELL"
+
+
+class Condition(IntFlag):
+    """Bits of a tick's ``conditions`` that filters ask for; the others are passed on as they are."""
+
+    FORM_T = 1 << 10
+    SOLD_LATE = 1 << 11
+    EXTENDED_HOURS = 1 << 13
+    OUT_OF_SEQUENCE = 1 << 14
+    ODD_LOT = 1 << 31
+
+
+class TickFilter(StrEnum):
+    """Ticks that can be left out of bars."""
+
+    ODD_LOTS = "ODD_LOTS"
+    OUT_OF_SEQUENCE = "OUT_OF_SEQUENCE"
+    EXTENDED_HOURS = "EXTENDED_HOURS"
+    SUSPICIOUS = "SUSPICIOUS"
 
 
 class ClockKind(StrEnum):
