@@ -41,10 +41,10 @@ class SettingsMissing(StreamError):
 
 
 class UnknownKind(StreamError):
-    """Raised for a bar kind that cannot be parsed."""
+    """Raised for a bar kind that cannot be parsed; ``expected`` says what would be right."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(f"unknown bar kind {kind!r}: write time:<count><s|m|h|d>, for example time:1m")
+    def __init__(self, kind: str, expected: str) -> None:
+        super().__init__(f"unknown bar kind {kind!r}: write {expected}")
 
 
 class StrategyError(StreamError):

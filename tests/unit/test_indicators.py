@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from schemas.records import NEVER, Bar, Indicators, RegimeSpec
 from schemas.states import RegimeState, SymbolState
-from streams.bars import time as time_bars
+from streams.bars import plain
+from streams.bars.plan import Plan
 from streams.regimes.indicators import update, warm_up
 from tests.examples import bar, tick
 
@@ -107,16 +108,16 @@ def real_minutes() -> dict[str, Rows]:
     path = TRADES if TRADES.is_file() else TRADES / "us_equity_trades_20131007_08.csv.gz"
     if not path.is_file():
         pytest.skip(f"no real trades at {path}: set HEADRACE_TRADES")
-    events: dict[str, list[time_bars.Event]] = defaultdict(list)
+    events: dict[str, list[plain.Event]] = defaultdict(list)
     with gzip.open(path, "rt") as file:
         rows = csv.reader(file)
         assert next(rows)[:3] == ["ts_ms_utc", "symbol", "price_e4"]
         for time_ms, symbol, price_e4, *_ in itertools.islice(rows, 250_000):
             events[symbol].append((NEVER, tick(symbol, int(time_ms) * 1000, int(price_e4) / 10_000), ""))
-    windows = time_bars.Windows.of(("time:1m",), 0, 1)
+    plan = Plan.of(("time:1m",), 0, 1)
     minutes = {}
     for symbol, run in events.items():
-        _, closed = time_bars.step(SymbolState(), symbol, run, windows)
+        _, closed = plain.step(SymbolState(), symbol, run, plan)
         minutes[symbol] = [(each.high, each.low, each.close) for each in closed if isinstance(each, Bar)]
     return minutes
 
