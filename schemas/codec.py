@@ -176,6 +176,10 @@ class Codec:
         """The framed value of ``record`` in ``topic``."""
         return self._frames[topic] + encode_body(topic, record)
 
+    def prefix(self, topic: str, kind: type[msgspec.Struct]) -> bytes:
+        """What every value of a kind that we write to ``topic`` begins with: the frame and the union's branch."""
+        return self._frames[topic] + _branch(topic, kind)[0]
+
     def decode(self, topic: str, value: bytes) -> Record | State | Unreadable:
         """The record in a framed value, read with our schema whatever the writer's was.
 

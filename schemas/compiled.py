@@ -37,7 +37,7 @@ def kernel(function: F) -> F:
 def _folder() -> str:
     """Where this build's kernels are kept."""
     digest = hashlib.sha256()
-    for package in ("schemas", "streams"):
+    for package in ("schemas", "streams", "connectors"):
         for file in sorted((_ROOT / package).rglob("*.py")):
             text = file.read_bytes()
             if _MARK in text:

@@ -124,7 +124,7 @@ def long(value: int) -> bytes:
     """Zigzag and base 128. Counts, versions, and the times that many records share come again and again."""
     if not -_INT64 <= value < _INT64:
         raise OverflowError(f"{value} does not fit into 64 bits")
-    rest = (value << 1) ^ (value >> 63)
+    rest = (int(value) << 1) ^ (int(value) >> 63)  # int: one of numpy would overflow
     found = bytearray()
     while rest > 127:
         found.append(rest & 127 | 128)
@@ -151,7 +151,7 @@ def decimal(value: Decimal, precision: int, scale: int) -> bytes:
     shift = int(exponent) + scale
     if shift < 0:
         raise ValueError(f"{value} has more than {scale} places")
-    unscaled = int("".join(map(str, digits))) * 10**shift
+    unscaled: int = int("".join(map(str, digits))) * 10**shift
     body = (-unscaled if sign else unscaled).to_bytes((unscaled.bit_length() + 8) // 8, "big", signed=True)
     return long(len(body)) + body
 

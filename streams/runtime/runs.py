@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-Headers = tuple[tuple[str, bytes], ...]
+from schemas.columns import Packed
 
 
 def record_time_ms(event_time: int) -> int:
@@ -12,37 +10,26 @@ def record_time_ms(event_time: int) -> int:
     return max(event_time // 1000, 1)
 
 
-class Run:
-    """Consecutive records of one partition as parallel lists.
+class Run(Packed):
+    """Consecutive records of one partition.
 
     It covers the offsets from ``begin`` up to, not including, ``next_offset``; some of them may hold no record
     (compaction, transaction markers).
     """
 
-    __slots__ = ("begin", "headers", "keys", "next_offset", "offsets", "timestamps_ms", "values")
+    __slots__ = ("begin", "next_offset")
 
-    def __init__(self, begin: int) -> None:
+    def __init__(self, begin: int, next_offset: int, records: Packed) -> None:
+        super().__init__(records.data, records.places, records.headers)
         self.begin = begin
-        self.next_offset = begin
-        self.offsets: list[int] = []
-        self.timestamps_ms: list[int] = []
-        self.keys: list[bytes | None] = []
-        self.values: list[bytes | None] = []
-        self.headers: list[Headers] = []
+        self.next_offset = next_offset
 
-    def append(
-        self, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()
-    ) -> None:
-        """Add the next record."""
-        self.offsets.append(offset)
-        self.timestamps_ms.append(timestamp_ms)
-        self.keys.append(key)
-        self.values.append(value)
-        self.headers.append(headers)
-        self.next_offset = offset + 1
+    @property
+    def first_timestamp_ms(self) -> int:
+        """Of its first record; 0 where it has none."""
+        return int(self.places["timestamp_ms"][0]) if len(self) else 0
 
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def __iter__(self) -> Iterator[tuple[int, int, bytes | None, bytes | None, Headers]]:
-        return zip(self.offsets, self.timestamps_ms, self.keys, self.values, self.headers, strict=True)
+    @property
+    def last_timestamp_ms(self) -> int:
+        """Of its last record; 0 where it has none."""
+        return int(self.places["timestamp_ms"][-1]) if len(self) else 0
