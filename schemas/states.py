@@ -10,7 +10,17 @@ from decimal import Decimal
 
 import msgspec
 
-from schemas.records import Command, Label, OrderState, OrderType, Settings, Side, TradingState, UniverseBar
+from schemas.records import (
+    Command,
+    Label,
+    OrderState,
+    OrderType,
+    QuoteBar,
+    Settings,
+    Side,
+    TradingState,
+    UniverseBar,
+)
 
 POSITION_KEY = b"\0position"
 PARTITION_KEY = b"\0partition"
@@ -29,7 +39,7 @@ class TickName(State, kw_only=True, tag="headrace.TickName"):
 
 
 class OpenBar(State, kw_only=True, tag="headrace.OpenBar"):
-    """A window that is not closed yet."""
+    """A bar that is not closed yet."""
 
     kind: str
     start: int
@@ -48,6 +58,26 @@ class OpenBar(State, kw_only=True, tag="headrace.OpenBar"):
     last_time: int
     first_tick: str
     last_tick: str
+
+
+class BuilderState(State, kw_only=True, tag="headrace.BuilderState"):
+    """What the builder of one bar kind knows beyond its open bar."""
+
+    kind: str
+    bars: int = 0
+    mark: int = -4611686018427387904
+    base: float = 0.0
+    bricks: int = 0
+    direction: int = 0
+    buys: int = 0
+    sells: int = 0
+    bought: float = 0.0
+    sold: float = 0.0
+    expected_ticks: float = 0.0
+    expected_imbalance: float = 0.0
+    buy_share: float = 0.5
+    expected_buy: float = 0.0
+    expected_sell: float = 0.0
 
 
 class RegimeState(State, kw_only=True, tag="headrace.RegimeState"):
@@ -78,6 +108,7 @@ class SymbolState(State, kw_only=True, tag="headrace.SymbolState"):
     last_price: float | None = None
     direction: int = 0
     open_bars: list[OpenBar] = msgspec.field(default_factory=list)
+    builders: list[BuilderState] = msgspec.field(default_factory=list)
     regimes: list[RegimeState] = msgspec.field(default_factory=list)
 
 
@@ -90,11 +121,54 @@ class SymbolsPartition(State, kw_only=True, tag="headrace.SymbolsPartition"):
     forwarded: int = -4611686018427387904
 
 
+class OpenQuoteBar(State, kw_only=True, tag="headrace.OpenQuoteBar"):
+    """A window of quotes that is not closed yet."""
+
+    kind: str
+    start: int
+    end: int
+    count: int
+    open: float
+    high: float
+    low: float
+    first_time: int
+    last_time: int
+    first_quote: str
+    last_quote: str
+    bid: float
+    bid_size: float
+    ask: float
+    ask_size: float
+    weighed_from: int
+    spread_time: float
+    bps_time: float
+
+
+class QuoteState(State, kw_only=True, tag="headrace.QuoteState"):
+    """One symbol's state in the quotes agent."""
+
+    names: list[TickName] = msgspec.field(default_factory=list)
+    watermark: int = -4611686018427387904
+    bid: float = 0.0
+    ask: float = 0.0
+    open_bars: list[OpenQuoteBar] = msgspec.field(default_factory=list)
+
+
+class QuotesPartition(State, kw_only=True, tag="headrace.QuotesPartition"):
+    """What the quotes agent knows of a partition of market.quotes."""
+
+    settings: Settings | None = None
+    source_clocks: dict[str, int] = msgspec.field(default_factory=dict)
+    clock: int = -4611686018427387904
+    forwarded: int = -4611686018427387904
+
+
 class PendingSnapshot(State, kw_only=True, tag="headrace.PendingSnapshot"):
-    """Bars that wait at the barrier."""
+    """Bars that wait at the barrier: of trades and of quotes."""
 
     start: int
     bars: list[UniverseBar]
+    quotes: list[QuoteBar] = msgspec.field(default_factory=list)
 
 
 class EwmaState(State, kw_only=True, tag="headrace.EwmaState"):

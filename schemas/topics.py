@@ -114,7 +114,7 @@ _DECLARED = (
         "symbol",
         (_R.Quote, _R.Settings),
         "connectors you",
-        "",
+        "quotes",
         "best bid and ask; without key: clocks and settings",
         role="source",
     ),
@@ -142,10 +142,10 @@ _DECLARED = (
     _topic(
         "universe.bars",
         "universe",
-        (_R.UniverseBar, _R.Clock, _R.Fit, _R.Settings),
-        "symbols settings",
+        (_R.UniverseBar, _R.Clock, _R.Fit, _R.Settings, _R.QuoteBar),
+        "symbols quotes settings",
         "universes",
-        "bars with regimes, clocks, fits, settings: the input of universes",
+        "bars with regimes, bars of quotes, clocks, fits, settings: the input of universes",
         role="internal",
     ),
     _topic(
@@ -197,12 +197,13 @@ _DECLARED = (
         "system.dead_letters",
         "source topic",
         (_R.DeadLetter,),
-        "symbols universes portfolios connectors",
+        "symbols quotes universes portfolios connectors",
         "sinks",
         "bad input, whole",
         max_message_bytes=str(DEAD_LETTER_BYTES),
     ),
     _changelog("symbols", "symbol", SYMBOL_PARTITIONS, states.SymbolsPartition, states.SymbolState),
+    _changelog("quotes", "symbol", SYMBOL_PARTITIONS, states.QuotesPartition, states.QuoteState),
     _changelog("universes", "universe", GROUP_PARTITIONS, states.UniversesPartition, states.UniverseState),
     _changelog(
         "portfolios", "portfolio", GROUP_PARTITIONS, states.PortfoliosPartition, states.PortfolioState
@@ -210,7 +211,7 @@ _DECLARED = (
 )
 
 TOPICS: MappingProxyType[str, Topic] = MappingProxyType({topic.name: topic for topic in _DECLARED})
-INPUTS = ("market.ticks", "universe.bars", "portfolio.events")
+INPUTS = ("market.ticks", "market.quotes", "universe.bars", "portfolio.events")
 """Topics that begin with the settings, in every partition."""
 
 

@@ -48,6 +48,19 @@ class Output(NamedTuple):
     event_time: int
 
 
+class Working(Protocol):
+    """A key's state in the form that its agent works on, where that is not the contract's."""
+
+    def freeze(self) -> State:
+        """The state as the changelog holds it: the same bytes however the input was cut into runs."""
+        ...
+
+
+def frozen(state: State | Working) -> State:
+    """A key's state as the changelog holds it."""
+    return state if isinstance(state, State) else state.freeze()
+
+
 P = TypeVar("P", bound=State)
 K = TypeVar("K", bound=State)
 
@@ -77,7 +90,7 @@ class Agent(Protocol[P, K]):
 
     @property
     def key_type(self) -> type[K]:
-        """State of a key."""
+        """State of a key, as the changelog holds it."""
         ...
 
     def step(
@@ -85,7 +98,8 @@ class Agent(Protocol[P, K]):
     ) -> tuple[list[Output], set[str]]:
         """Fold ``inputs`` into ``partition`` and ``keys`` (both owned by the call, updated in place).
 
-        Returns the outputs in order and the keys whose state changed. New keys are added to ``keys``.
+        Returns the outputs in order and the keys whose state changed. New keys are added to ``keys``; an agent may
+        put a `Working` form of a state there instead, and is handed it again.
         """
         ...
 

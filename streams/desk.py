@@ -91,7 +91,7 @@ class Desk:
         state, spec = self._state, self._spec
         wanted = {order.symbol for order in state.orders}
         bars = {
-            row.symbol: venue.PaperBar(row.bar, spec.venue, spec.lot)
+            row.symbol: venue.PaperBar(row.bar, spec.venue, spec.lot, row.quote)
             for row in snapshot.rows
             if row.symbol in wanted and not row.stale
         }

@@ -17,6 +17,7 @@ from streams.correlations import packed
 from streams.desk import Desk, new_state
 from streams.errors import SettingsMissing
 from streams.positions.money import ARITHMETIC, MAX_PRICE, MAX_VOLUME, PLACES
+from streams.quoting.bars import MAX_SPREAD_BPS
 from streams.signals.deciding import Decider
 from streams.signals.loading import load
 from streams.signals.strategy import Strategy
@@ -186,4 +187,6 @@ def _check_snapshot(snapshot: Snapshot, spec: PortfolioSpec) -> Refusal | None:
                 return Reason.BAD_PRICE, f"{row.symbol}: price {price!r} is out of range"
         if not 0.0 <= bar.volume <= MAX_VOLUME:
             return Reason.BAD_SIZE, f"{row.symbol}: volume {bar.volume!r} is out of range"
+        if row.quote is not None and not 0.0 <= row.quote.spread_bps <= MAX_SPREAD_BPS:
+            return Reason.BAD_PRICE, f"{row.symbol}: spread {row.quote.spread_bps!r} bps is out of range"
     return None

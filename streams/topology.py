@@ -1,29 +1,53 @@
 """The dataflow on one page: the agents in the order in which data flows, and the stages that each chains.
 
-    market.ticks ──▶ symbols ──▶ universe.bars ──▶ universes ──▶ portfolio.events ──▶ portfolios ──▶ results
+    market.ticks ───▶ symbols ─┬▶ universe.bars ──▶ universes ──▶ portfolio.events ──▶ portfolios ──▶ results
+    market.quotes ──▶ quotes ──┘
 
 | agent      | input topic      | key       | its chain of stages                                |
 |------------|------------------|-----------|----------------------------------------------------|
 | symbols    | market.ticks     | symbol    | bars ▶ regimes                                     |
+| quotes     | market.quotes    | symbol    | quoting                                            |
 | universes  | universe.bars    | universe  | barrier ▶ correlations                             |
 | portfolios | portfolio.events | portfolio | venue ▶ positions ▶ risk ▶ signals ▶ pretrade      |
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from schemas.records import Settings
 from streams.agent import Agent
 from streams.portfolios import Portfolios
-from streams.symbols import Symbols
+from streams.quotes import Quotes
 from streams.universes import Universes
+
+
+def _symbols() -> Agent[Any, Any]:
+    from streams.symbols import Symbols  # the others need not wait for its kernels and their compiler
+
+    return Symbols()
+
+
+_AGENTS: Final[dict[str, Callable[[], Agent[Any, Any]]]] = {
+    "symbols": _symbols,
+    "quotes": Quotes,
+    "universes": Universes,
+    "portfolios": Portfolios,
+}
+"""Upstream first."""
 
 
 def agents() -> tuple[Agent[Any, Any], ...]:
     """A new instance of every agent, upstream first."""
-    return Symbols(), Universes(), Portfolios()
+    return tuple(make() for make in _AGENTS.values())
+
+
+def needed(settings: Settings) -> tuple[Agent[Any, Any], ...]:
+    """A new instance of every agent that has work under ``settings``: all, but `quotes` only where there are any."""
+    return tuple(make() for name, make in _AGENTS.items() if name != Quotes.name or settings.quote_sources)
 
 
 def agent(name: str) -> Agent[Any, Any]:
     """A new instance of one agent. Raises `KeyError` for a name that is none's."""
-    return {each.name: each for each in agents()}[name]
+    return _AGENTS[name]()

@@ -10,16 +10,27 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from schemas.codec import Unreadable
-from schemas.records import Clock, Correlations, Fit, Reason, Settings, Snapshot, UniverseBar, UniverseSpec
+from schemas.records import (
+    Clock,
+    Correlations,
+    Fit,
+    QuoteBar,
+    Reason,
+    Settings,
+    Snapshot,
+    UniverseBar,
+    UniverseSpec,
+)
 from schemas.states import EwmaState, UniversesPartition, UniverseState
 from streams import barrier
 from streams.agent import DEAD_LETTERS, Input, Output, SourcePartition, dead_letter
-from streams.bars.time import parse
+from streams.bars.kinds import parse_utc
 from streams.correlations.ewma import Ewma
 from streams.correlations.model import Covariance, average
 from streams.errors import SettingsMissing
+from streams.quoting.bars import MAX_SPREAD_BPS
 
-TICKS = "market.ticks"
+TICKS, QUOTES = "market.ticks", "market.quotes"
 CORRELATIONS = "market.correlations"
 SNAPSHOTS = "portfolio.events"
 
@@ -58,7 +69,7 @@ class Universes:
         """
         settings = partition.settings
         specs = _specs(settings)
-        events: dict[str, list[UniverseBar | Clock]] = {}
+        events: dict[str, list[barrier.Event]] = {}
         outputs: list[Output] = []
         for item in inputs:
             if settings is None:
@@ -84,9 +95,7 @@ def _specs(settings: Settings | None) -> dict[str, UniverseSpec]:
     return {spec.name: spec for spec in settings.universes} if settings is not None else {}
 
 
-def _read(
-    item: Input, settings: Settings, specs: dict[str, UniverseSpec]
-) -> UniverseBar | Clock | _Refused | None:
+def _read(item: Input, settings: Settings, specs: dict[str, UniverseSpec]) -> barrier.Event | _Refused | None:
     """The event that ``item`` carries, None where it means nothing to this agent, or why it is refused."""
     value = item.value
     if isinstance(value, Unreadable):
@@ -97,7 +106,7 @@ def _read(
         return _Refused(
             Reason.SETTINGS_CHANGED, f"settings {value.version}: this namespace runs on {settings.version}"
         )
-    if not isinstance(value, UniverseBar | Clock | Fit):
+    if not isinstance(value, UniverseBar | QuoteBar | Clock | Fit):
         return _Refused(
             Reason.WRONG_SCHEMA, f"{type(value).__name__} with key {item.key!r} is not taken here"
         )
@@ -109,6 +118,8 @@ def _read(
     match value:
         case UniverseBar():
             return _check_bar(value, spec)
+        case QuoteBar():
+            return _check_quotes(value, spec, settings)
         case Clock():
             return _check_clock(value, settings)
         case Fit():
@@ -118,31 +129,55 @@ def _read(
 def _check_bar(value: UniverseBar, spec: UniverseSpec) -> UniverseBar | _Refused:
     bar = value.bar
     name = f"{value.universe}/{bar.symbol}/{bar.start}"
-    if bar.kind != spec.kind:
-        error = f"a bar of kind {bar.kind}, but universe {spec.name} is made of {spec.kind}"
-        return _Refused(Reason.WRONG_SCHEMA, error, name, bar.symbol)
-    size = parse(spec.kind)
-    if bar.start % size or bar.end != bar.start + size:
-        error = f"{bar.start} to {bar.end} is no window of {spec.kind}"
-        return _Refused(Reason.BAD_TIME, error, name, bar.symbol)
-    prices = (bar.open, bar.high, bar.low, bar.close)
-    if not all(_LOWEST_PRICE <= price <= _HIGHEST_PRICE for price in prices):
-        return _Refused(Reason.BAD_PRICE, f"open, high, low, close are {prices}", name, bar.symbol)
-    if not 0.0 <= bar.volume < math.inf:
-        return _Refused(Reason.BAD_SIZE, f"volume is {bar.volume}", name, bar.symbol)
-    return value
+    fault = _check_window(bar.kind, bar.start, bar.end, spec) or _check_prices(
+        ("open, high, low, close", (bar.open, bar.high, bar.low, bar.close))
+    )
+    if fault is None and not 0.0 <= bar.volume < math.inf:
+        fault = Reason.BAD_SIZE, f"volume is {bar.volume}"
+    return value if fault is None else _Refused(*fault, name, bar.symbol)
+
+
+def _check_quotes(value: QuoteBar, spec: UniverseSpec, settings: Settings) -> QuoteBar | _Refused:
+    name = f"{value.universe}/{value.symbol}/{value.start}"
+    fault = _check_window(value.kind, value.start, value.end, spec) or _check_prices(
+        ("open, high, low, close", (value.open, value.high, value.low, value.close)),
+        ("bid, ask, microprice", (value.bid, value.ask, value.microprice)),
+    )
+    if not settings.quote_partitions:
+        fault = Reason.UNDECLARED_SOURCE, "the settings declare no quotes"
+    elif fault is None and not 0.0 <= value.spread_bps <= MAX_SPREAD_BPS:
+        fault = Reason.BAD_PRICE, f"a spread of {value.spread_bps} basis points"
+    return value if fault is None else _Refused(*fault, name, value.symbol)
+
+
+def _check_window(kind: str, start: int, end: int, spec: UniverseSpec) -> tuple[Reason, str] | None:
+    if kind != spec.kind:
+        error = f"a bar of kind {kind}, but universe {spec.name} is made of {spec.kind}"
+        return Reason.WRONG_SCHEMA, error
+    size = parse_utc(spec.kind).size_us
+    if start % size or end != start + size:
+        return Reason.BAD_TIME, f"{start} to {end} is no window of {spec.kind}"
+    return None
+
+
+def _check_prices(*told: tuple[str, tuple[float, ...]]) -> tuple[Reason, str] | None:
+    for names, prices in told:
+        if not all(_LOWEST_PRICE <= price <= _HIGHEST_PRICE for price in prices):
+            return Reason.BAD_PRICE, f"{names} are {prices}"
+    return None
 
 
 def _check_clock(value: Clock, settings: Settings) -> Clock | _Refused:
-    if value.topic == TICKS and 0 <= value.partition < settings.tick_partitions:
+    partitions = {TICKS: settings.tick_partitions, QUOTES: settings.quote_partitions}.get(value.topic, 0)
+    if 0 <= value.partition < partitions:
         return value
     name = f"{value.universe}/{value.topic}/{value.partition}/{value.through}"
-    error = f"a clock of {value.topic}/{value.partition}; {TICKS} has {settings.tick_partitions} partitions"
+    error = f"a clock of {value.topic}/{value.partition}, which has {partitions} partitions that count here"
     return _Refused(Reason.BAD_CLOCK, error, name)
 
 
 def _step_universe(
-    state: UniverseState, events: Sequence[UniverseBar | Clock], spec: UniverseSpec, settings: Settings
+    state: UniverseState, events: Sequence[barrier.Event], spec: UniverseSpec, settings: Settings
 ) -> tuple[UniverseState, list[Output]]:
     model = Ewma(spec.decay)
     outputs: list[Output] = []

@@ -12,6 +12,8 @@ from schemas.records import (
     Bar,
     LimitsSpec,
     PortfolioSpec,
+    Quote,
+    QuoteBar,
     RegimeSpec,
     Settings,
     SourceSpec,
@@ -75,6 +77,55 @@ def tick(
 ) -> Tick:
     base = Tick(
         symbol=symbol, source="test", session="s", sequence=sequence, event_time=time, price=price, size=100.0
+    )
+    return msgspec.structs.replace(base, **over)
+
+
+def quote(
+    symbol: str = "A",
+    time: int = DAY0,
+    bid: float = 99.0,
+    ask: float = 101.0,
+    sequence: int | None = 0,
+    **over: Any,
+) -> Quote:
+    base = Quote(
+        symbol=symbol,
+        source="test",
+        session="s",
+        sequence=sequence,
+        event_time=time,
+        bid=bid,
+        bid_size=100.0,
+        ask=ask,
+        ask_size=300.0,
+    )
+    return msgspec.structs.replace(base, **over)
+
+
+def quote_bar(symbol: str = "A", start: int = DAY0, spread_bps: float = 20.0, **over: Any) -> QuoteBar:
+    base = QuoteBar(
+        universe="u1",
+        symbol=symbol,
+        kind="time:1m",
+        start=start,
+        end=start + MINUTE,
+        count=3,
+        open=100.0,
+        high=101.0,
+        low=99.0,
+        close=100.0,
+        spread=spread_bps / 100,
+        spread_bps=spread_bps,
+        spread_close=0.2,
+        microprice=100.02,
+        bid=99.9,
+        bid_size=300.0,
+        ask=100.1,
+        ask_size=200.0,
+        first_quote="test/s/0",
+        last_quote="test/s/2",
+        settings=1,
     )
     return msgspec.structs.replace(base, **over)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from schemas.records.base import Record
-from schemas.records.market import Bar, Regime
+from schemas.records.market import Bar, QuoteBar, Regime
 from schemas.records.words import OrderState, TradingState
 
 
@@ -16,6 +16,7 @@ class SnapshotRow(Record, frozen=True, kw_only=True, tag="headrace.SnapshotRow")
     stale: bool
     bar: Bar
     regime: Regime | None = None
+    quote: QuoteBar | None = None
 
 
 class Snapshot(Record, frozen=True, kw_only=True, tag="headrace.Snapshot"):

@@ -178,6 +178,35 @@ class Fit(Record, frozen=True, kw_only=True, tag="headrace.Fit"):
     parameters: dict[str, tuple[float, ...]]
 
 
+class QuoteBar(Record, frozen=True, kw_only=True, tag="headrace.QuoteBar"):
+    """A closed window of a symbol's best bid and ask, on its way to a universe's barrier.
+
+    Identity: (universe, symbol, start).
+    """
+
+    universe: str
+    symbol: str
+    kind: str
+    start: int
+    end: int
+    count: int
+    open: float
+    high: float
+    low: float
+    close: float
+    spread: float
+    spread_bps: float
+    spread_close: float
+    microprice: float
+    bid: float
+    bid_size: float
+    ask: float
+    ask_size: float
+    first_quote: str
+    last_quote: str
+    settings: int
+
+
 class Correlations(Record, frozen=True, kw_only=True, tag="headrace.Correlations"):
     """Volatilities and correlations of a universe after one snapshot.
 

@@ -9,7 +9,7 @@ from schemas.records.words import ClockKind, TickFilter
 
 
 class SourceSpec(Record, frozen=True, kw_only=True, tag="headrace.SourceSpec"):
-    """A feed that may write ticks."""
+    """A feed that may write ticks, or quotes."""
 
     name: str
     clock: ClockKind = ClockKind.RECORDS
@@ -106,3 +106,5 @@ class Settings(Record, frozen=True, kw_only=True, tag="headrace.Settings"):
     regimes: RegimeSpec
     universes: tuple[UniverseSpec, ...]
     portfolios: tuple[PortfolioSpec, ...]
+    quote_sources: tuple[SourceSpec, ...] = ()
+    quote_partitions: int = 0

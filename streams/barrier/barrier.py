@@ -5,6 +5,10 @@ repeats. What is promised: a symbol's bars come in order of time, and a partitio
 bar that ends at or before it. So the snapshot of a bar's start is complete when every member's bar is
 there, or when every partition's clock has reached its end. Either way it holds the same bars, and snapshots
 close in order of start.
+
+Where quotes are declared, the same holds of the bars of quotes: a snapshot is complete when every member's
+bar of trades and of quotes is there, or when every clock of the partitions of both topics has reached its end.
+A row has the quotes of the snapshot's own window or none: they are not carried. Quotes alone make no snapshot.
 """
 
 from __future__ import annotations
@@ -14,11 +18,14 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from schemas.records import NEVER, Clock, Settings, SnapshotRow, UniverseBar, UniverseSpec
+from schemas.records import NEVER, Clock, QuoteBar, Settings, SnapshotRow, UniverseBar, UniverseSpec
 from schemas.states import PendingSnapshot, UniverseState
 
 _by_start = attrgetter("start")
-_by_symbol = attrgetter("bar.symbol")
+_by_symbol = attrgetter("symbol")
+_by_bar_symbol = attrgetter("bar.symbol")
+
+Event = UniverseBar | QuoteBar | Clock
 
 
 class Closed(NamedTuple):
@@ -33,13 +40,13 @@ class Closed(NamedTuple):
 
 
 def step(
-    state: UniverseState, events: Iterable[UniverseBar | Clock], spec: UniverseSpec, settings: Settings
+    state: UniverseState, events: Iterable[Event], spec: UniverseSpec, settings: Settings
 ) -> tuple[UniverseState, list[Closed]]:
     """Take one universe's events in order; the snapshots that they close, by start.
 
     Bars at or before the last snapshot closed, and a second bar of a symbol and start, are repeats and
-    dropped. Bars of symbols that are no members wait with the others but are no part of a snapshot, and
-    make none.
+    dropped; so are those of quotes. Bars of symbols that are no members wait with the others but are no part of
+    a snapshot, and make none.
     """
     members = frozenset(spec.symbols)
     closed: list[Closed] = []
@@ -54,18 +61,22 @@ def step(
     return state, closed
 
 
-def _keep(state: UniverseState, event: UniverseBar) -> None:
-    start = event.bar.start
+def _keep(state: UniverseState, event: UniverseBar | QuoteBar) -> None:
+    start = event.start if isinstance(event, QuoteBar) else event.bar.start
     if start <= state.last_start:
         return
     place = bisect_left(state.pending, start, key=_by_start)
     if place == len(state.pending) or state.pending[place].start != start:
-        state.pending.insert(place, PendingSnapshot(start=start, bars=[event]))
-        return
-    bars = state.pending[place].bars
-    place = bisect_left(bars, event.bar.symbol, key=_by_symbol)
-    if place == len(bars) or bars[place].bar.symbol != event.bar.symbol:
-        bars.insert(place, event)
+        state.pending.insert(place, PendingSnapshot(start=start, bars=[]))
+    pending = state.pending[place]
+    if isinstance(event, QuoteBar):
+        place = bisect_left(pending.quotes, event.symbol, key=_by_symbol)
+        if place == len(pending.quotes) or pending.quotes[place].symbol != event.symbol:
+            pending.quotes.insert(place, event)
+    else:
+        place = bisect_left(pending.bars, event.bar.symbol, key=_by_bar_symbol)
+        if place == len(pending.bars) or pending.bars[place].bar.symbol != event.bar.symbol:
+            pending.bars.insert(place, event)
 
 
 def _close_next(state: UniverseState, members: frozenset[str], settings: Settings) -> Closed | None:
@@ -75,12 +86,17 @@ def _close_next(state: UniverseState, members: frozenset[str], settings: Setting
         own = {item.bar.symbol: item for item in head.bars if item.bar.symbol in members}
         if not own:
             continue
+        quotes = {quote.symbol: quote for quote in head.quotes}
         latest = {item.bar.symbol: item for item in state.carried} | own
         state.carried = [latest[symbol] for symbol in sorted(latest)]
         state.snapshots += 1
         rows = tuple(
             SnapshotRow(
-                symbol=symbol, stale=symbol not in own, bar=latest[symbol].bar, regime=latest[symbol].regime
+                symbol=symbol,
+                stale=symbol not in own,
+                bar=latest[symbol].bar,
+                regime=latest[symbol].regime,
+                quote=quotes.get(symbol),
             )
             for symbol in sorted(members & latest.keys())
         )
@@ -90,12 +106,18 @@ def _close_next(state: UniverseState, members: frozenset[str], settings: Setting
 
 def _complete(state: UniverseState, members: frozenset[str], settings: Settings) -> bool:
     head = state.pending[0]
-    seen_all = len(state.clocks) == settings.tick_partitions
+    seen_all = len(state.clocks) == settings.tick_partitions + settings.quote_partitions
     clock = min(state.clocks.values()) if seen_all else NEVER
-    if clock >= head.bars[0].bar.end:
+    if clock >= _end(head):
         return True
     first_under_settings = state.last_start < settings.effective_from <= head.start
     if first_under_settings and clock < settings.effective_from:
         # A symbol that left the universe may still owe bars of before.
         return False
-    return len(head.bars) >= len(members) and members <= {item.bar.symbol for item in head.bars}
+    if len(head.bars) < len(members) or not members <= {item.bar.symbol for item in head.bars}:
+        return False
+    return not settings.quote_partitions or members <= {quote.symbol for quote in head.quotes}
+
+
+def _end(pending: PendingSnapshot) -> int:
+    return pending.bars[0].bar.end if pending.bars else pending.quotes[0].end

@@ -125,5 +125,9 @@ def run_worker(config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> N
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns of every commit that waits for its turn.
     logging.getLogger("mode.timers").setLevel(logging.ERROR)
+    if TOPICS[agent.source].role == "source":
+        from streams.runtime import walk
+
+        walk.prepare()  # compiled in the middle of the work, it would cost the worker its membership
     app = AgentApp(config, agent, codec)
     faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()

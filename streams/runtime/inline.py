@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from schemas.codec import Unreadable, decode_body, encode_body
+from schemas.codec import Unreadable, decode_body, encode_body, schema_of
+from schemas.columns import NO_SEQUENCE, NO_TICK, TICK, Headers, Lane, Rows, TickColumns
 from schemas.partitioner import partition_of
-from schemas.records import DeadLetter, Record, Settings
+from schemas.records import DeadLetter, Record, Settings, Tick
 from schemas.states import State
-from schemas.topics import INPUTS, TOPICS
+from schemas.topics import DEAD_LETTER_VALUE_BYTES, INPUTS, TOPICS
+from streams.admission import symbol_of
 from streams.agent import DEAD_LETTERS, Agent, Input, Output, SourcePartition
-from streams.runtime.runs import Headers, record_time_ms
+from streams.runtime.runs import record_time_ms
+from streams.ticks import Clocks, Ticks
 
 Collect = Callable[[Output], None]
 NO_FRAME = bytes(5)
@@ -42,6 +50,60 @@ class _Partition:
     ) -> None:
         self.waiting.append(Input(self.end, timestamp_ms, key, value, raw, headers))
         self.end += 1
+
+    def run(self, stretch: Stretch, mine: NDArray[np.intp]) -> Ticks:
+        """The rows ``mine`` of a stretch, and its clocks, as the partition's next records.
+
+        Of clocks with no tick between them only the last is handed over, which says all that the others said; each
+        has its offset all the same.
+        """
+        times = stretch.clocks["time"]
+        before = np.searchsorted(mine, stretch.clocks["index"])
+        last = np.append(before[1:] != before[:-1], True)[: len(before)]
+        numbers = np.arange(len(mine))
+        offsets = np.insert(
+            numbers + np.searchsorted(before, numbers, "right"),
+            before[last],
+            (before + np.arange(len(before)))[last],
+        )
+        offsets += self.end
+        self.end += len(mine) + len(before)
+        clocks = np.zeros(np.count_nonzero(last), TICK)
+        clocks["event_time"], clocks["lane"], clocks["sequence"] = times[last], NO_TICK, NO_SEQUENCE
+        columns = TickColumns(*_own_lanes(stretch.rows[mine], stretch.lanes))
+        columns = columns._replace(rows=np.insert(columns.rows, before[last], clocks))
+        at = before[last] + np.arange(len(clocks))
+
+        headers = (("source", stretch.source.encode()),)
+
+        def record(index: int) -> Input:
+            place = np.searchsorted(at, index)
+            if place < len(at) and at[place] == index:
+                time = int(clocks["event_time"][place])
+                return Input(int(offsets[index]), record_time_ms(time), None, None, None, headers)
+            tick = stretch.tick(int(mine[index - place]))
+            return Input(
+                int(offsets[index]), record_time_ms(tick.event_time), tick.symbol.encode(), tick, None
+            )
+
+        # Kafka's time of a record is in milliseconds.
+        struck = np.maximum(clocks["event_time"] // 1000, 1) * 1000
+        return Ticks(columns, [], offsets, record, Clocks(stretch.source, at, struck))
+
+
+class Stretch(NamedTuple):
+    """A stretch of market.ticks as columns.
+
+    ``rows`` are its ticks, of `TICK`, shape (n,); ``lanes`` those that they name, and maybe more. ``clocks`` are of
+    ``source``: each has the ``index`` of the row that it stands before, n behind the last, and its ``time`` (µs).
+    ``tick`` gives the whole record of a row.
+    """
+
+    rows: Rows
+    lanes: Sequence[Lane]
+    clocks: NDArray[np.void]
+    source: str
+    tick: Callable[[int], Tick]
 
 
 class Inline:
@@ -72,20 +134,47 @@ class Inline:
                 body = encode_body(topic, settings)
                 part.append(0, None, cast(Settings, decode_body(topic, body)), NO_FRAME + body)
 
-    def tick(self, key: str, value: Record, timestamp_ms: int) -> None:
-        """One record of market.ticks."""
+    def tick(self, key: str, value: Record, timestamp_ms: int, topic: str = "market.ticks") -> None:
+        """One record of market.ticks, or of another source ``topic``."""
         raw_key = key.encode()
-        parts = self._inputs["market.ticks"]
+        parts = self._inputs[topic]
         parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, value, None)
         self._waited(1)
 
-    def clock(self, source: str, timestamp_ms: int) -> None:
-        """A clock of ``source``, to every partition of market.ticks."""
-        parts = self._inputs["market.ticks"]
+    def clock(self, source: str, timestamp_ms: int, topic: str = "market.ticks") -> None:
+        """A clock of ``source``, to every partition of its topic."""
+        parts = self._inputs[topic]
         headers = (("source", source.encode()),)
         for part in parts:
             part.append(timestamp_ms, None, None, None, headers)
         self._waited(len(parts))
+
+    def columns(self, stretch: Stretch) -> None:
+        """Ticks and clocks as columns: processed at once, through all agents."""
+        self.flush()
+        parts = self._inputs["market.ticks"]
+        lanes = [lane.symbol.encode() for lane in stretch.lanes]
+        home = np.array([partition_of(key, len(parts)) for key in lanes], np.int64)[stretch.rows["lane"]]
+        unnamed = [number for number, key in enumerate(lanes) if symbol_of(key) is None]
+        if unnamed and np.isin(stretch.rows["lane"], unnamed).any():
+            self._one_by_one(stretch)
+            return
+        for number, part in enumerate(parts):
+            self._step(part, part.run(stretch, np.flatnonzero(home == number)))
+        self.flush()
+
+    def _one_by_one(self, stretch: Stretch) -> None:
+        """A stretch with ticks whose symbol cannot be one: they are bad input, which columns do not hold."""
+        clocks = iter(stretch.clocks.tolist())
+        upcoming = next(clocks, None)
+        for index in range(len(stretch.rows) + 1):
+            while upcoming is not None and upcoming[0] == index:
+                self.clock(stretch.source, record_time_ms(upcoming[1]))
+                upcoming = next(clocks, None)
+            if index < len(stretch.rows):
+                tick = stretch.tick(index)
+                self.tick(tick.symbol, tick, record_time_ms(tick.event_time))
+        self.flush()
 
     def raw(
         self,
@@ -111,36 +200,71 @@ class Inline:
         for agent in self._agents:
             for part in self._inputs[agent.source]:
                 if part.waiting:
-                    self._step(part)
+                    waiting, part.waiting = part.waiting, []
+                    self._step(part, waiting)
 
     def _waited(self, records: int) -> None:
         self._waiting += records
         if self._waiting >= self._run_records:
             self.flush()
 
-    def _step(self, part: _Partition) -> None:
-        inputs, part.waiting = part.waiting, []
+    def _step(self, part: _Partition, inputs: Sequence[Input]) -> None:
         outputs, _ = part.agent.step(part.where, part.state, part.keys, inputs)
+        collect, inner = self._collect, self._inputs
         for output in outputs:
             if output.topic == DEAD_LETTERS:
                 output = _completed(output, inputs)
-            self._collect(output)
-            if output.topic in self._inputs:
+            collect(output)
+            if output.topic in inner:
                 self._route(output.topic, output.key, output.value, record_time_ms(output.event_time))
 
     def _route(self, topic: str, key: str, value: Record, timestamp_ms: int) -> None:
-        """To an inner topic, through Avro and back, so that the next agent sees what it would see over Kafka."""
-        raw_key, body = key.encode(), encode_body(topic, value)
+        """To an inner topic, as a copy: the next agent sees what it would see over Kafka."""
+        raw_key = key.encode()
         parts = self._inputs[topic]
-        part = parts[partition_of(raw_key, len(parts))]
-        part.append(timestamp_ms, raw_key, cast(Record, decode_body(topic, body)), NO_FRAME + body)
+        parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, _received(topic, value), None)
+
+
+def _own_lanes(rows: Rows, lanes: Sequence[Lane]) -> tuple[Rows, tuple[Lane, ...]]:
+    """``rows`` with only the lanes that they name, in order of first rows."""
+    named, first, which = np.unique(rows["lane"], return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order))
+    rows["lane"] = numbers[which]
+    return rows, tuple(lanes[lane] for lane in named[order].tolist())
+
+
+def _received(topic: str, record: Record) -> Record:
+    """``record`` as a reader of ``topic`` gets it: what Avro makes of it.
+
+    MessagePack, many times as fast, makes the same of a record without decimals (Avro fixes their exponent). What it
+    refuses, a float of numpy for example, goes through Avro, which takes or refuses it as over Kafka.
+    """
+    reader = _reader(type(record))
+    if reader is not None:
+        with suppress(TypeError):
+            return reader.decode(_WRITER.encode(record))
+    return cast(Record, decode_body(topic, encode_body(topic, record)))
+
+
+_WRITER = msgspec.msgpack.Encoder()
+
+
+@functools.cache
+def _reader(kind: type[Record]) -> msgspec.msgpack.Decoder[Record] | None:
+    """A reader of the kind's MessagePack; None where it, or a record within it, may hold a decimal."""
+    return None if "'decimal'" in repr(schema_of(kind)) else msgspec.msgpack.Decoder(kind)
 
 
 def _completed(output: Output, inputs: Sequence[Input]) -> Output:
-    """A dead letter with the value that a tick, passed on as it is, would have had in Kafka."""
+    """A dead letter with the value that its input, passed on as it is, would have had in Kafka."""
     letter = cast(DeadLetter, output.value)
-    item = inputs[letter.offset - inputs[0].offset]
-    if letter.value is not None or not isinstance(item.value, Record):
+    if letter.value is not None:
+        return output
+    item = inputs[bisect_left(inputs, letter.offset, key=lambda each: each.offset)]
+    if not isinstance(item.value, Record):
         return output
     raw = NO_FRAME + encode_body(letter.topic, item.value)
-    return output._replace(value=msgspec.structs.replace(letter, value=raw, value_size=len(raw)))
+    value = raw[:DEAD_LETTER_VALUE_BYTES]
+    return output._replace(value=msgspec.structs.replace(letter, value=value, value_size=len(raw)))

@@ -46,10 +46,12 @@ def output_settings(bootstrap: str, linger_ms: float = 1) -> dict[str, Any]:
 class KafkaPort:
     """One worker's way to the broker. ``send`` and ``poll`` belong to one thread; the rest may block in others."""
 
-    def __init__(self, bootstrap: str, namespace: str) -> None:
+    def __init__(self, bootstrap: str, namespace: str, *, buffer_kb: int = 65_536) -> None:
         self._bootstrap = bootstrap
         self._namespace = namespace
-        self._outputs = ck.Producer(output_settings(bootstrap))
+        self._buffer_kb = buffer_kb
+        settings = {**output_settings(bootstrap), "queue.buffering.max.kbytes": buffer_kb}
+        self._outputs = ck.Producer(settings)
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self._names: dict[str, str] = {}
 
@@ -66,18 +68,20 @@ class KafkaPort:
         def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
             done(None if error is None else DeliveryFailed(f"{name}[{partition}]: {error.str()}"))
 
-        while True:
-            try:
-                self._outputs.produce(
-                    name, value, key, partition=partition, timestamp=timestamp_ms, on_delivery=delivered
-                )
-                return
-            except BufferError:
-                self._outputs.poll(0.05)
+        _queue(
+            self._outputs,
+            name,
+            value,
+            key,
+            partition=partition,
+            timestamp=timestamp_ms,
+            on_delivery=delivered,
+        )
 
-    def poll(self) -> None:
-        """Call the ``done`` of outputs whose fate is known, here and now."""
+    def poll(self) -> bool:
+        """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way."""
         self._outputs.poll(0)
+        return len(self._outputs) == 0
 
     # ---- state and position
 
@@ -94,6 +98,7 @@ class KafkaPort:
                 "compression.type": "lz4",
                 "message.max.bytes": DEAD_LETTER_BYTES,
                 "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": self._buffer_kb,
             }
         )
         producer.init_transactions(FENCE_TIMEOUT_S)
@@ -146,7 +151,7 @@ class KafkaPort:
         try:
             producer.begin_transaction()
             for key, value in changes.items():
-                producer.produce(topic, value, key, partition=partition)
+                _queue(producer, topic, value, key, partition=partition)
             deadline = time.monotonic() + COMMIT_TIMEOUT_S
             while True:
                 try:
@@ -166,6 +171,16 @@ class KafkaPort:
     def release(self, agent: str, partition: int) -> None:
         """Forget a partition that was given up; its next owner fences it."""
         self._fences.pop((agent, partition), None)
+
+
+def _queue(producer: ck.Producer, topic: str, value: bytes, key: bytes, **more: Any) -> None:
+    """Queue a record; where librdkafka's queue is full, wait until there is room."""
+    while True:
+        try:
+            producer.produce(topic, value, key, **more)
+            return
+        except BufferError:
+            producer.poll(0.05)
 
 
 def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:

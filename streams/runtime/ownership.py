@@ -20,11 +20,11 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from schemas.codec import Codec, Unreadable
 from schemas.partitioner import partition_of
-from schemas.records import Record
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS
-from streams.agent import Agent, Input, SourcePartition
+from streams.agent import Agent, Input, SourcePartition, Working, frozen
 from streams.errors import DeliveryFailed, InputLost, StateUnreadable
+from streams.runtime import reading
 from streams.runtime.runs import Run, record_time_ms
 
 OnDelivery = Callable[[Exception | None], None]
@@ -111,7 +111,7 @@ class Ownership:
         self.phase = Phase.OPENING
         self.next_offset = 0
         self.committed_offset = 0
-        self.keys: dict[str, State] = {}
+        self.keys: dict[str, State | Working] = {}
         self.partition_state: State = agent.partition_type()
         self._changelog = f"{agent.name}.changelog"
         self._codec = codec
@@ -179,19 +179,8 @@ class Ownership:
     def _inputs(self, run: Run) -> Sequence[Input]:
         if run.begin > self.next_offset:
             raise InputLost(self.where.topic, self.where.partition, self.next_offset, run.begin)
-        decode, topic, first = self._codec.decode, self.agent.source, self.next_offset
-        return [
-            Input(
-                offset,
-                timestamp,
-                key,
-                None if value is None else cast("Record | Unreadable", decode(topic, value)),
-                value,
-                headers,
-            )
-            for offset, timestamp, key, value, headers in run
-            if offset >= first
-        ]
+        records = run.part(run.index_of(self.next_offset), len(run))
+        return reading.read(self._codec, self.agent.source, records)
 
     # ---- cut, acknowledge, commit
 
@@ -205,7 +194,9 @@ class Ownership:
         if self._unsettled is not None:
             return self._unsettled
         encode, log = self._codec.encode, self._changelog
-        changes = {key.encode(): encode(log, self.keys[key]) for key in self._touched if key in self.keys}
+        changes = {
+            key.encode(): encode(log, frozen(self.keys[key])) for key in self._touched if key in self.keys
+        }
         changes[PARTITION_KEY] = encode(log, self.partition_state)
         position = SourcePosition(
             topic=self.where.topic, partition=self.where.partition, next_offset=self.next_offset

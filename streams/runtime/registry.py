@@ -41,8 +41,7 @@ def register(client: SchemaRegistryClient, namespace: str, names: Iterable[str] 
     ids: dict[str, int] = {}
     texts = {name: topic_schema_text(name) for name in names}
     try:
-        if client.get_config().compatibility_level != COMPATIBILITY:
-            client.set_config(config=ServerConfig(compatibility=COMPATIBILITY))
+        _set_compatibility(client)
         for name, text in texts.items():
             subject = f"{physical(namespace, name)}-value"
             ids[name] = client.register_schema(subject, Schema(text, "AVRO"))
@@ -56,9 +55,22 @@ def register(client: SchemaRegistryClient, namespace: str, names: Iterable[str] 
                 f"{subject}: the registry does not take the schema: {error.error_message}"
             ) from error
         raise RegistryUnavailable(str(error)) from error
+    except RegistryUnavailable:
+        raise
     except Exception as error:  # the HTTP library's errors of several kinds: the registry does not answer
         raise RegistryUnavailable(f"{type(error).__name__}: {error}") from error
     return ids
+
+
+def _set_compatibility(client: SchemaRegistryClient) -> None:
+    """Processes that start together may all find it unset; the registry refuses all but the first who set it."""
+    if client.get_config().compatibility_level == COMPATIBILITY:
+        return
+    try:
+        client.set_config(config=ServerConfig(compatibility=COMPATIBILITY))
+    except SchemaRegistryError as error:
+        if error.http_status_code != _CONFLICT or client.get_config().compatibility_level != COMPATIBILITY:
+            raise RegistryUnavailable(f"the compatibility level cannot be set: {error}") from error
 
 
 def codec(url: str, namespace: str, *, attempts: int = 30) -> Codec:

@@ -3,7 +3,7 @@
 Faust keeps group membership, assignment, agents and streams. Replaced is what costs time for every record or is
 wrong for runs (each with its place in faust-streaming 0.15.3 and aiokafka 0.14):
 
-* fetching: a run per fetched stretch instead of an object per record (`RunRecords`; aiokafka consumer/fetcher.py)
+* fetching: a run per fetched stretch instead of an object per record (`batches`; aiokafka consumer/fetcher.py)
 * draining: no task pair per message (`Consumer._drain_messages`; transport/consumer.py)
 * acknowledging: Faust's ledger of acked offsets is kept empty; the position lives in `Ownership`
 * seeking: to the position that was committed with the state, not to the group's offset (`Consumer.perform_seek`)
@@ -19,11 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-import aiokafka.consumer.fetcher as aiokafka_fetcher
-from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from schemas.topics import TOPICS
+from streams.runtime import batches
 from streams.runtime.ownership import Cut, Outcome, Ownership
 from streams.runtime.runs import Run
 from streams.runtime.worker_state import WorkerState
@@ -32,6 +33,7 @@ log = logging.getLogger("headrace.transport")
 
 ACK_POLL_S = 0.001
 DELIVERY_POLL_S = 0.005
+IDLE_POLL_S = 0.05
 GROUP_OFFSETS_EVERY_S = 1.0
 GROUP_OFFSETS_LIMIT_S = 5.0
 TAKE_OVER_LIMIT_S = 40.0
@@ -40,46 +42,17 @@ STOP_LIMIT_S = 10.0
 """How long a worker that was told to stop waits for acknowledgements before it leaves without a last commit."""
 
 
-class RunRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]
-    """Unpacks a fetched response into runs."""
-
-    max_run_records = 5_000
-    next_fetch_offset: int
-
-    def _unpack_records(self) -> Iterator[Run]:
-        records = self._records
-        run = Run(self.next_fetch_offset)
-        while records.has_next():
-            batch = records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not batch.is_control_batch:
-                first = self.next_fetch_offset
-                for record in batch:
-                    if record.offset < first:
-                        continue  # a fetch may begin in the middle of a batch
-                    if len(run) >= self.max_run_records:
-                        self.next_fetch_offset = run.next_offset
-                        yield run
-                        run = Run(run.next_offset)
-                    run.append(
-                        record.offset, record.timestamp, record.key, record.value, tuple(record.headers or ())
-                    )
-            run.next_offset = self.next_fetch_offset = batch.next_offset
-        if run.next_offset > run.begin:
-            yield run
-
-
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """aiokafka's consumer with a short fetch wait and runs for records."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        config = cast(Consumer, self.consumer).worker.config
-        RunRecords.max_run_records = config.run_records(cast(Consumer, self.consumer).worker.agent.source)
-        aiokafka_fetcher.PartitionRecords = RunRecords
+        worker = cast(Consumer, self.consumer).worker
+        config, source = worker.config, worker.agent.source
+        batches.install(config.run_records(source), by_kernel=TOPICS[source].role == "source")
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = config.fetch_max_wait_ms  # the driver hard-codes 1500
-        consumer._fetch_min_bytes = config.fetch_min_bytes
+        # The driver hard-codes a wait of 1500 ms.
+        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = config.fetch_wait(source)
+        consumer._max_partition_fetch_bytes = config.fetch_partition_bytes
         return consumer
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -137,8 +110,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _poll_deliveries(self) -> None:
         """Deliveries are counted on the loop's thread, so that an epoch needs no lock."""
         while True:
-            self.worker.port.poll()
-            await asyncio.sleep(DELIVERY_POLL_S)
+            is_idle = self.worker.port.poll()
+            await asyncio.sleep(IDLE_POLL_S if is_idle else DELIVERY_POLL_S)
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -152,7 +125,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             tp.topic,
             tp.partition,
             record.next_offset - 1,
-            (record.timestamps_ms[-1] if record.timestamps_ms else 0) / 1e3,
+            record.last_timestamp_ms / 1e3,
             0,
             None,
             None,
@@ -337,7 +310,7 @@ def by_event_time(records: Mapping[TP, Iterable[Run]]) -> Iterator[tuple[TP, Run
     def push(order: int, tp: TP, rest: Iterator[Run]) -> None:
         run = next(rest, None)
         if run is not None:
-            heapq.heappush(heap, (run.timestamps_ms[0] if run.timestamps_ms else 0, order, tp, run, rest))
+            heapq.heappush(heap, (run.first_timestamp_ms, order, tp, run, rest))
 
     for order, (tp, runs) in enumerate(records.items()):
         push(order, tp, iter(runs))

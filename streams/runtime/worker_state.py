@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ class WorkerState:
         self.config = config
         self.agent = agent
         self.source = physical(config.namespace, agent.source)
-        self.port = KafkaPort(config.bootstrap, config.namespace)
+        self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
         self.owned: dict[int, Ownership] = {}
         self.is_ready = False
         self._codec = codec
@@ -48,7 +49,11 @@ class WorkerState:
 
     def ready(self, partitions: list[int]) -> None:
         """Called whenever the worker has taken over what it was assigned."""
-        self.is_ready = True
+        if not self.is_ready:
+            self.is_ready = True
+            # What was loaded stays: a full collection would walk all of it, a tenth of a second now and then.
+            gc.collect()
+            gc.freeze()
         if partitions != self._announced:
             self._announced = partitions
             log.warning("%s owns partitions %s of %s", self.agent.name, partitions, self.source)

@@ -1,28 +1,40 @@
-"""What trading costs on the paper venue: spread, slippage and fees, all from the portfolio's `VenueSpec`."""
+"""What trading costs on the paper venue: spread, slippage and fees, from the portfolio's `VenueSpec`; the spread from
+the quotes where there are any.
+"""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
-from schemas.records import Side, VenueSpec
-from streams.positions.money import rounded
+from schemas.records import QuoteBar, Side, VenueSpec
+from streams.positions.money import PLACES, from_float, rounded
 
 _BASIS_POINTS = Decimal(10_000)
 
 
+def half_spread_bps(spec: VenueSpec, quote: QuoteBar | None) -> Decimal:
+    """Half the spread that a market order crosses, basis points: of the bar's quotes (the mean over their time
+    in force) where there are any, else that of the settings.
+    """
+    return spec.half_spread_bps if quote is None else from_float(quote.spread_bps) / 2
+
+
 def market_price(
-    spec: VenueSpec, side: Side, opening: Decimal, quantity: Decimal, volume: Decimal
+    spec: VenueSpec, side: Side, opening: Decimal, quantity: Decimal, volume: Decimal, half_spread: Decimal
 ) -> Decimal:
     """The price of a market order's fill of ``quantity`` in a bar that opens at ``opening``, quote currency
     per unit.
 
-    The order crosses half the spread and moves the price linearly in its share of the bar's volume:
+    The order crosses ``half_spread`` (basis points) and moves the price linearly in its share of the bar's
+    volume:
 
-        opening * (1 +- (half_spread_bps + slippage_bps * quantity / volume) / 10000)
+        opening * (1 +- (half_spread + slippage_bps * quantity / volume) / 10000)
+
+    However wide the quotes are, it sells for no less than the smallest price there is.
     """
-    bps = spec.half_spread_bps + spec.slippage_bps * quantity / volume
+    bps = half_spread + spec.slippage_bps * quantity / volume
     share = bps / _BASIS_POINTS
-    return rounded(opening * (1 + share if side is Side.BUY else 1 - share))
+    return max(rounded(opening * (1 + share if side is Side.BUY else 1 - share)), PLACES)
 
 
 def fee_due(spec: VenueSpec, filled: Decimal, value: Decimal) -> Decimal:

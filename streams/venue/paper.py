@@ -5,7 +5,8 @@ after it.
   symbol share ``participation`` times the bar's volume, cut down to the lot: who was approved first takes
   first. What is left of an order waits for the next bar. Bars that are only carried (stale) match nothing.
 - **Market orders** fill at the bar's open, worsened by half the spread and by slippage
-  (`costs.market_price`). They rest until they are filled or cancelled, however long their symbol has no bar.
+  (`costs.market_price`). The spread is the mean one of the bar's own quotes; where none came in the bar, that
+  of the settings. They rest until they are filled or cancelled, however long their symbol has no bar.
 - **Limit orders** fill when the bar trades through the limit: its low is below a buy's limit, its high above
   a sell's. A touch does not fill, since the queue at that price is not known. A buy fills at the lower of
   open and limit, a sell at the higher, without spread or slippage: it waited to be traded with.
@@ -22,7 +23,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import NamedTuple
 
-from schemas.records import Bar, OrderType, Side, VenueSpec
+from schemas.records import Bar, OrderType, QuoteBar, Side, VenueSpec
 from schemas.states import OpenOrder
 from streams.positions.money import from_float, rounded, to_lots
 from streams.venue import costs
@@ -31,13 +32,14 @@ from streams.venue import costs
 class PaperBar:
     """What the venue has left to trade with in one bar."""
 
-    __slots__ = ("available", "high", "low", "opening", "volume")
+    __slots__ = ("available", "half_spread_bps", "high", "low", "opening", "volume")
 
-    def __init__(self, bar: Bar, spec: VenueSpec, lot: Decimal) -> None:
+    def __init__(self, bar: Bar, spec: VenueSpec, lot: Decimal, quote: QuoteBar | None = None) -> None:
         self.opening = from_float(bar.open)
         self.high = from_float(bar.high)
         self.low = from_float(bar.low)
         self.volume = from_float(bar.volume)
+        self.half_spread_bps = costs.half_spread_bps(spec, quote)
         self.available = to_lots(spec.participation * self.volume, lot)
 
 
@@ -58,7 +60,7 @@ def match(order: OpenOrder, bar: PaperBar, spec: VenueSpec) -> PaperFill | None:
     if quantity <= 0:
         return None
     if order.limit_price is None:
-        price = costs.market_price(spec, order.side, bar.opening, quantity, bar.volume)
+        price = costs.market_price(spec, order.side, bar.opening, quantity, bar.volume, bar.half_spread_bps)
     elif order.side is Side.BUY:
         if bar.low >= order.limit_price:
             return None

@@ -19,12 +19,12 @@ from streams.topology import agents
 TABLE = {
     # topic: key, written by, read by (sinks aside)
     "market.ticks": ("symbol", "connectors you", "symbols"),
-    "market.quotes": ("symbol", "connectors you", ""),
+    "market.quotes": ("symbol", "connectors you", "quotes"),
     "market.ticks.late": ("symbol", "symbols", ""),
     "market.bars": ("symbol", "symbols", ""),
     "market.regimes": ("symbol", "symbols", ""),
     "market.regimes.hmm": ("universe", "universes", ""),
-    "universe.bars": ("universe", "symbols settings", "universes"),
+    "universe.bars": ("universe", "symbols quotes settings", "universes"),
     "market.correlations": ("universe", "universes", ""),
     "portfolio.events": ("portfolio", "universes people settings", "portfolios"),
     "risk.metrics": ("portfolio", "portfolios", ""),
@@ -34,7 +34,7 @@ TABLE = {
     "trade.executions": ("portfolio", "portfolios", ""),
     "trade.positions": ("portfolio", "portfolios", ""),
     "trade.equity": ("portfolio", "portfolios", ""),
-    "system.dead_letters": ("source topic", "symbols universes portfolios connectors", ""),
+    "system.dead_letters": ("source topic", "symbols quotes universes portfolios connectors", ""),
 }
 """DESIGN.md's table, without the fitter and the accounts agent, which later issues bring."""
 NOT_YET = {"market.regimes.hmm"}

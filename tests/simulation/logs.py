@@ -1,15 +1,16 @@
-"""Seeded source partitions for worlds: ticks as they may come, and what the agents make of them for one another."""
+"""Seeded source partitions for worlds: ticks and quotes as they may come, and what agents make of them for others."""
 
 from __future__ import annotations
 
 import functools
 import random
 
-from schemas.records import Command, RegimeSpec, StrategySpec, TradingState, UniverseSpec
+from schemas.records import Command, RegimeSpec, SourceSpec, StrategySpec, TradingState, UniverseSpec
+from schemas.topics import TOPICS
 from streams.agent import Output
 from streams.runtime.inline import Inline
 from streams.topology import agent, agents
-from tests.examples import DAY0, SECOND, portfolio, settings, tick
+from tests.examples import DAY0, SECOND, portfolio, quote, settings, tick
 from tests.simulation.world import CODEC, Reference, SourceRecord
 
 UNIVERSE = UniverseSpec(name="u1", symbols=("A", "B", "C"), kind="time:1s", warm_up=4)
@@ -18,6 +19,8 @@ SETTINGS = settings(
     kinds=("time:1s", "time:5s"),
     regimes=RegimeSpec(kinds=("time:1s",), period=3, band_period=4, slow_period=6),
     universes=(UNIVERSE,),
+    quote_sources=(SourceSpec(name="test"),),
+    quote_partitions=4,
     portfolios=(
         portfolio(
             "alpha",
@@ -36,10 +39,10 @@ SETTINGS = settings(
 )
 
 
-def ticks(seed: int) -> tuple[list[SourceRecord], int]:
-    """Settings, ticks, clocks, repeats, late and bad ticks, offsets without a record; and where the log ends."""
+def source_records(topic: str, seed: int) -> tuple[list[SourceRecord], int]:
+    """Settings, ticks or quotes, clocks, repeats, late and bad ones, offsets without a record; where the log ends."""
     rng = random.Random(seed)
-    log = [SourceRecord(0, 0, None, CODEC.encode("market.ticks", SETTINGS))]
+    log = [SourceRecord(0, 0, None, CODEC.encode(topic, SETTINGS))]
     offset, time, sequence = 1, DAY0, 0
     for _ in range(60):
         offset += rng.choice([0, 0, 0, 0, 1, 2])
@@ -50,9 +53,13 @@ def ticks(seed: int) -> tuple[list[SourceRecord], int]:
         else:
             sequence += kind < 0.9
             late = 3 * SECOND if kind > 0.8 else 0
-            symbol = rng.choice("ABCDEFGH")
-            trade = tick(symbol, time - late, price=100 + rng.random(), sequence=sequence)
-            value = b"\0no tick" if kind > 0.97 else CODEC.encode("market.ticks", trade)
+            symbol, price = rng.choice("ABCDEFGH"), 100 + rng.random()
+            record = (
+                tick(symbol, time - late, price=price, sequence=sequence)
+                if topic == "market.ticks"
+                else quote(symbol, time - late, bid=price, ask=price + rng.random(), sequence=sequence)
+            )
+            value = b"\0no record" if kind > 0.97 else CODEC.encode(topic, record)
             log.append(SourceRecord(offset, time // 1000, symbol.encode(), value))
         offset += 1
     return log, offset + rng.randint(0, 2)
@@ -69,7 +76,12 @@ def inner(topic: str, seed: int) -> tuple[list[SourceRecord], int]:
             if rng.random() < 0.9:
                 trade = tick(symbol, now, price=prices[symbol], sequence=now, size=5000.0)
                 inline.tick(symbol, trade, now // 1000)
-        inline.clock("test", now // 1000)
+            if rng.random() < 0.9:
+                bid = prices[symbol] * (1 - 1e-3 * rng.random())
+                best = quote(symbol, now, bid=bid, ask=prices[symbol], sequence=now)
+                inline.tick(symbol, best, now // 1000, "market.quotes")
+        for source in ("market.ticks", "market.quotes"):
+            inline.clock("test", now // 1000, source)
     inline.flush()
 
     values = [(o.key, CODEC.encode(topic, o.value), o.event_time) for o in outputs if o.topic == topic]
@@ -94,5 +106,5 @@ def command(state: TradingState) -> Command:
 def reference(name: str, seed: int) -> Reference:
     """One agent of the topology, undisturbed over a partition of its source."""
     source = agent(name).source
-    log, end = ticks(seed) if source == "market.ticks" else inner(source, seed)
+    log, end = source_records(source, seed) if TOPICS[source].role == "source" else inner(source, seed)
     return Reference(lambda: agent(name), log, end)

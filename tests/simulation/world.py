@@ -17,14 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from schemas.codec import Codec, UnknownSchema, Unreadable, identity_of
+from schemas.columns import Headers, Packed
 from schemas.partitioner import partition_of
 from schemas.records import Record
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS
-from streams.agent import DEAD_LETTERS, Agent, Input, SourcePartition
+from streams.agent import DEAD_LETTERS, Agent, Input, SourcePartition, frozen
 from streams.errors import Fenced
 from streams.runtime.ownership import Cut, Outcome, Ownership
-from streams.runtime.runs import Headers, Run
+from streams.runtime.runs import Run
 from tests.simulation.port import Broker, Entry, Place, SimulatedPort
 
 
@@ -77,7 +78,7 @@ class Reference:
         where = SourcePartition(agent.source, self.partition)
         changelog = f"{agent.name}.changelog"
         partition_state: State = agent.partition_type()
-        keys: dict[str, State] = {}
+        keys: dict[str, Any] = {}
         states: dict[bytes, bytes] = {}
         by_offset = {record.offset: record for record in log}
         for offset in range(end):
@@ -90,7 +91,9 @@ class Reference:
                     stream = Stream(topic, partition_of(key, TOPICS[topic].partitions), key.encode())
                     value_sent = CODEC.encode(topic, result)
                     self.outputs[stream].append(Entry(stream.key, value_sent, max(event_time // 1000, 1)))
-                states = states | {key.encode(): CODEC.encode(changelog, keys[key]) for key in touched}
+                states = states | {
+                    key.encode(): CODEC.encode(changelog, frozen(keys[key])) for key in touched
+                }
             states = states | {PARTITION_KEY: CODEC.encode(changelog, partition_state)}
             self.states.append(states)
             self.counts.append({stream: len(entries) for stream, entries in self.outputs.items()})
@@ -102,12 +105,7 @@ class Reference:
 
     def run(self, begin: int, end: int) -> Run:
         """The records from ``begin`` up to, not including, ``end`` as one fetched run."""
-        run = Run(begin)
-        for record in self.log:
-            if begin <= record.offset < end:
-                run.append(*record)
-        run.next_offset = end
-        return run
+        return Run(begin, end, Packed.of(record for record in self.log if begin <= record.offset < end))
 
 
 class Process:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.codec import Codec, RegistryUnavailable, encode_body, topic_schema_text
+from schemas.columns import Packed, PackedRecord
 from schemas.partitioner import partition_of
 from schemas.records import Bar, Record, Tick
 from schemas.states import PARTITION_KEY, POSITION_KEY, SymbolsPartition, SymbolState
@@ -21,7 +22,7 @@ from streams.runtime.ownership import Cut, Outcome, Ownership, Phase
 from streams.runtime.runs import Run
 from streams.symbols import Symbols
 from tests.examples import bar, tick
-from tests.simulation.logs import ticks
+from tests.simulation.logs import source_records
 from tests.simulation.port import Broker, SimulatedPort
 from tests.simulation.world import CODEC, Reference, Violation, World
 
@@ -68,7 +69,7 @@ class Tally:
 
 @functools.cache
 def reference(seed: int) -> Reference:
-    return Reference(Tally, *ticks(seed))
+    return Reference(Tally, *source_records("market.ticks", seed))
 
 
 def test_after_any_stop_position_states_and_outputs_agree() -> None:
@@ -191,11 +192,11 @@ class Bench:
         return self
 
     def apply(self, begin: int, *values: Record | bytes | None, key: bytes = b"A") -> int:
-        run = Run(begin)
+        records: list[PackedRecord] = []
         for offset, value in enumerate(values, begin):
             raw = CODEC.encode("market.ticks", value) if isinstance(value, Record) else value
-            run.append(offset, 0, key, raw)
-        return self.owner.apply(run)
+            records.append((offset, 0, key, raw, ()))
+        return self.owner.apply(Run(begin, begin + len(records), Packed.of(records)))
 
     def commit(self) -> Outcome:
         self.port.deliver(everything=True)
@@ -241,8 +242,7 @@ def test_offsets_without_a_record_move_the_position_alone() -> None:
     """A transaction's marker is all that a run may hold; the next run begins behind it."""
     bench = Bench().opened()
     bench.apply(0, tick())
-    markers = Run(1)
-    markers.next_offset = 3
+    markers = Run(1, 3, Packed.of([]))
     assert bench.owner.apply(markers) == 0
     assert bench.apply(3, tick()) == 1
     assert bench.commit() is Outcome.COMMITTED
@@ -400,7 +400,7 @@ def test_a_state_that_cannot_be_read_stops_the_take_over() -> None:
 
 
 def test_outputs_go_where_their_key_belongs_stamped_with_event_time() -> None:
-    log, end = ticks(1)
+    log, end = source_records("market.ticks", 1)
     world = World(1, Reference(Symbols, log, end))
     world.process.owner.apply(world.reference.run(0, end))
     world.process.port.deliver(everything=True)

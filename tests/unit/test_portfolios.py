@@ -435,6 +435,12 @@ def with_bar(bar: Bar) -> Record:
     return snapshot(0, rows=(msgspec.structs.replace(first, bar=bar), second))
 
 
+def with_spread(spread_bps: float) -> Record:
+    first, second = snapshot(0).rows
+    quote = examples.quote_bar("A", spread_bps=spread_bps)
+    return snapshot(0, rows=(msgspec.structs.replace(first, quote=quote), second))
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -452,6 +458,8 @@ def with_bar(bar: Bar) -> Record:
         (with_bar(broken(open=0.0)), Reason.BAD_PRICE),
         (with_bar(broken(volume=-1.0)), Reason.BAD_SIZE),
         (with_bar(broken(volume=1e300)), Reason.BAD_SIZE),
+        (with_spread(-1.0), Reason.BAD_PRICE),
+        (with_spread(float("nan")), Reason.BAD_PRICE),
         (command("c", HALT, (0, -1)), Reason.WRONG_SCHEMA),
         (
             Answer(portfolio="alpha", id="a", order_id="o", state=OrderState.FILLED, event_time=0),

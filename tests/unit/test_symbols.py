@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from schemas.codec import Unreadable
+from schemas.codec import Unreadable, encode_body
 from schemas.records import (
     Bar,
     Clock,
@@ -31,10 +31,11 @@ from schemas.records import (
     UniverseBar,
     UniverseSpec,
 )
-from schemas.states import SymbolsPartition, SymbolState
-from streams.agent import Input, Output, SourcePartition
+from schemas.states import SymbolsPartition
+from streams.admission import MAX_PRICE, MAX_SIZE, MAX_TIME_US, SESSIONS
+from streams.agent import Input, Output, SourcePartition, frozen
 from streams.errors import SettingsMissing, UnknownKind
-from streams.symbols import MAX_PRICE, MAX_SIZE, MAX_TIME_US, SESSIONS, Symbols
+from streams.symbols import Symbols
 from tests.examples import DAY0, MINUTE, SECOND, settings, tick
 
 WHERE = SourcePartition("market.ticks", 2)
@@ -45,7 +46,7 @@ class Feed:
 
     def __init__(self, first: Settings | None = None) -> None:
         self.partition = SymbolsPartition()
-        self.keys: dict[str, SymbolState] = {}
+        self.keys: dict[str, Any] = {}
         self.offset = 0
         self.touched: set[str] = set()
         if first is not None:
@@ -62,6 +63,10 @@ class Feed:
 
     def clock(self, time_us: int, source: bytes = b"test") -> Input:
         return self.item(None, time_us=time_us, source=source)
+
+    def state(self, symbol: str) -> Any:
+        """A symbol's state as the changelog would hold it."""
+        return frozen(self.keys[symbol])
 
     def send(self, *items: Input | Tick) -> list[Output]:
         run = [self.item(each) if isinstance(each, Tick) else each for each in items]
@@ -122,7 +127,7 @@ def test_a_bad_tick_is_evidence_and_its_neighbours_are_processed(
     assert (letter.reason, letter.input, letter.stage, letter.value) == (reason, name, "symbols", b"raw")
     (bar,) = values(outputs, Bar)
     assert (bar.count, bar.first_tick) == (1, "test/s/8")
-    assert feed.keys["A"].watermark == DAY0
+    assert feed.state("A").watermark == DAY0
 
 
 def test_a_tick_without_key_and_values_that_are_no_tick_are_refused() -> None:
@@ -191,8 +196,8 @@ def test_repeats_are_dropped_before_their_content_is_looked_at() -> None:
         tick(sequence=1, session="other"),
     )
     assert [each.reason for each in values(outputs, DeadLetter)] == [Reason.BAD_SIZE]
-    assert feed.keys["A"].open_bars[0].count == 2
-    assert feed.keys["B"].open_bars[0].count == 1
+    assert feed.state("A").open_bars[0].count == 2
+    assert feed.state("B").open_bars[0].count == 1
     assert feed.send(tick(sequence=6)) == []
     assert feed.touched == set()
 
@@ -200,13 +205,13 @@ def test_repeats_are_dropped_before_their_content_is_looked_at() -> None:
 def test_the_last_eight_sessions_of_a_symbol_are_known() -> None:
     feed = Feed(settings())
     feed.send(*(tick(session=f"s{number}") for number in range(SESSIONS + 1)))
-    assert [name.session for name in feed.keys["A"].names] == [
+    assert [name.session for name in feed.state("A").names] == [
         f"s{number}" for number in range(1, SESSIONS + 1)
     ]
     feed.send(*(tick(session=f"s{number}") for number in range(1, SESSIONS + 1)))
-    assert feed.keys["A"].open_bars[0].count == SESSIONS + 1
+    assert feed.state("A").open_bars[0].count == SESSIONS + 1
     feed.send(tick(session="s0"))  # forgotten: it counts again
-    assert feed.keys["A"].open_bars[0].count == SESSIONS + 2
+    assert feed.state("A").open_bars[0].count == SESSIONS + 2
 
 
 def test_the_partitions_clock_is_the_least_of_its_sources_and_never_goes_back() -> None:
@@ -335,13 +340,13 @@ def partitions(draw: st.DrawFn) -> list[Input]:
 def run_all(runs: Iterable[Sequence[Input]]) -> tuple[dict[tuple[str, str], list[bytes]], bytes]:
     """What came out per topic and key, in bytes, clocks apart, and the final states; each run is checked."""
     agent, partition = Symbols(), SymbolsPartition()
-    keys: dict[str, SymbolState] = {}
+    keys: dict[str, Any] = {}
     told: dict[tuple[str, str], list[bytes]] = defaultdict(list)
     through: dict[str, int] = {}
     for run in runs:
-        before = {name: msgspec.msgpack.encode(state) for name, state in keys.items()}
+        before = bodies(keys)
         outputs, touched = agent.step(WHERE, partition, keys, run)
-        changed = {name for name, state in keys.items() if before.get(name) != msgspec.msgpack.encode(state)}
+        changed = {name for name, body in bodies(keys).items() if before.get(name) != body}
         assert changed <= touched <= set(keys)
         for each in outputs:
             assert each.topic in Symbols.writes
@@ -355,7 +360,11 @@ def run_all(runs: Iterable[Sequence[Input]]) -> tuple[dict[tuple[str, str], list
                 key += "/" + each.value.bar.symbol
             told[each.topic, key].append(msgspec.msgpack.encode((each.value, each.event_time)))
     told["universe.bars", "through"] = [repr(through).encode()]
-    return told, msgspec.msgpack.encode((partition, sorted(keys.items())))
+    return told, msgspec.msgpack.encode((partition, sorted(bodies(keys).items())))
+
+
+def bodies(keys: dict[str, Any]) -> dict[str, bytes]:
+    return {name: encode_body("symbols.changelog", frozen(state)) for name, state in keys.items()}
 
 
 @hypothesis_settings(max_examples=100, deadline=None)

@@ -20,6 +20,7 @@ from schemas.records import (
     Correlations,
     DeadLetter,
     Fit,
+    QuoteBar,
     Reason,
     Record,
     Snapshot,
@@ -59,6 +60,10 @@ def bar(symbol: str, minute: int, universe: str = "u1", **over: Any) -> Universe
     return UniverseBar(universe=universe, bar=bar)
 
 
+def quotes(symbol: str, minute: int, **over: Any) -> QuoteBar:
+    return examples.quote_bar(symbol, DAY0 + minute * MINUTE, **over)
+
+
 def clock(partition: int, minute: int, universe: str = "u1", **over: Any) -> Clock:
     through = DAY0 + minute * MINUTE
     base = Clock(universe=universe, topic="market.ticks", partition=partition, through=through)
@@ -66,7 +71,7 @@ def clock(partition: int, minute: int, universe: str = "u1", **over: Any) -> Clo
 
 
 def item(value: Record | Unreadable | None, offset: int = 0, key: bytes | None = None) -> Input:
-    if key is None and isinstance(value, UniverseBar | Clock | Fit):
+    if key is None and isinstance(value, UniverseBar | QuoteBar | Clock | Fit):
         key = value.universe.encode()
     return Input(offset=offset, timestamp_ms=DAY0 // 1000, key=key, value=value, raw=b"raw")
 
@@ -233,6 +238,7 @@ BAD: list[tuple[Input, Reason, str]] = [
     (item(bar("A", 0, volume=math.inf)), Reason.BAD_SIZE, f"u1/A/{DAY0}"),
     (item(clock(2, 9)), Reason.BAD_CLOCK, f"u1/market.ticks/2/{DAY0 + 9 * MINUTE}"),
     (item(clock(0, 9, topic="market.quotes")), Reason.BAD_CLOCK, f"u1/market.quotes/0/{DAY0 + 9 * MINUTE}"),
+    (item(quotes("A", 0)), Reason.UNDECLARED_SOURCE, f"u1/A/{DAY0}"),
 ]
 
 
@@ -249,6 +255,40 @@ def test_bad_input_is_set_aside_and_costs_its_neighbours_nothing(
     assert (letter.stage, letter.reason, letter.input) == ("barrier", reason, name)
     assert letter.error
     assert (found, state) == (by_key(expected), expected_state)
+
+
+WITH_QUOTES = msgspec.structs.replace(SETTINGS, quote_partitions=1)
+
+
+def test_the_quotes_of_a_window_are_in_its_rows() -> None:
+    events = [bar(s, 0) for s in "ABC"] + [quotes(s, 0, spread_bps=7.0) for s in "ABC"]
+    outputs, _ = run(items(WITH_QUOTES, *events))
+    (alpha,) = values(outputs, "portfolio.events", "alpha")
+    assert [(row.symbol, row.quote.spread_bps) for row in alpha.rows] == [("A", 7.0), ("C", 7.0)]
+
+
+BAD_QUOTES: list[tuple[dict[str, Any], Reason]] = [
+    ({"universe": "u9"}, Reason.UNDECLARED_KEY),
+    ({"kind": "time:1s"}, Reason.WRONG_SCHEMA),
+    ({"end": DAY0 + 1}, Reason.BAD_TIME),
+    ({"bid": 0.0}, Reason.BAD_PRICE),
+    ({"microprice": math.nan}, Reason.BAD_PRICE),
+    ({"low": -1.0}, Reason.BAD_PRICE),
+    ({"spread_bps": -0.1}, Reason.BAD_PRICE),
+    ({"spread_bps": 20_001.0}, Reason.BAD_PRICE),
+    ({"spread_bps": math.nan}, Reason.BAD_PRICE),
+]
+
+
+@pytest.mark.parametrize(("over", "reason"), BAD_QUOTES)
+def test_bad_quotes_are_set_aside(over: dict[str, Any], reason: Reason) -> None:
+    bad = msgspec.structs.replace(quotes("A", 0), **over)
+    bars = [bar(s, 0) for s in "ABC"]
+    outputs, _ = run(items(WITH_QUOTES, *bars, bad, *(quotes(s, 0) for s in "ABC")))
+    (letter,) = letters(outputs)
+    assert (letter.stage, letter.reason) == ("barrier", reason)
+    (alpha,) = values(outputs, "portfolio.events", "alpha")
+    assert [row.quote for row in alpha.rows] == [quotes("A", 0), quotes("C", 0)]
 
 
 def test_extreme_prices_stay_finite() -> None:

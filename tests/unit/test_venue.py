@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.records import OrderState, OrderType, Side
 from schemas.states import OpenOrder
-from streams.positions.money import rounded
+from streams.positions.money import PLACES, rounded
 from streams.venue import PaperBar, expires, match
 from streams.venue.costs import fee_due
 from tests import examples
@@ -56,6 +56,29 @@ def test_a_market_order_pays_half_the_spread_and_its_share_of_slippage() -> None
     assert fill.price == Decimal("100.0125")
     assert fill.slippage == Decimal("50.625")
     assert (resting.filled, resting.cost) == (50, Decimal("5000.625"))
+
+
+def test_a_market_order_pays_half_the_spread_of_the_bars_quotes() -> None:
+    bar = examples.bar(open=100.0, volume=1000.0)
+    quotes = examples.quote_bar(spread_bps=30.0)
+    fill = match(order(), PaperBar(bar, examples.venue(), LOT, quotes), examples.venue())
+    assert fill is not None
+    # 15 bp of half spread and 5 bp at a share of 50 / 1000
+    assert fill.price == Decimal("100.1525")
+
+
+def test_a_limit_order_knows_no_quotes() -> None:
+    bar = PaperBar(examples.bar(low=98.0), examples.venue(), LOT, examples.quote_bar(spread_bps=500.0))
+    fill = match(limit("99"), bar, examples.venue())
+    assert fill is not None
+    assert fill.price == 99
+
+
+def test_the_widest_quotes_still_give_a_price() -> None:
+    bar = PaperBar(examples.bar(open=100.0), examples.venue(), LOT, examples.quote_bar(spread_bps=20_000.0))
+    fill = match(order(side=Side.SELL), bar, examples.venue())
+    assert fill is not None
+    assert fill.price == PLACES
 
 
 def test_a_market_sell_is_worsened_downwards() -> None:
