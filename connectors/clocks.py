@@ -1,4 +1,4 @@
-"""Clocks between ticks: "nothing before this is still coming".
+"""Clocks between ticks, or quotes: "nothing before this is still coming".
 
 A clock of time t stands before the first tick at or after t (plus the lateness that the source is granted),
 at each boundary of the step that has one; paced sources ask for the boundaries without ticks too.
@@ -12,8 +12,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from connectors.messages import BadRow, Message
-from schemas.records import Tick
+from connectors.messages import QUOTES, TICKS, BadRow, Message
+from schemas.records import Quote, Tick
+
+Row = Tick | Quote | BadRow
 
 LOOK_AHEAD = 8
 """Ticks that are asked whether a jump of the time is real."""
@@ -56,9 +58,13 @@ class ClockSettings(BaseModel):
 
 
 def interleave(
-    rows: Iterable[Tick | BadRow], source: str, settings: ClockSettings, after: int | None = None
+    rows: Iterable[Row],
+    source: str,
+    settings: ClockSettings,
+    after: int | None = None,
+    topics: tuple[str, ...] = (TICKS,),
 ) -> Iterator[Message]:
-    """``rows`` as messages, with clocks at their places and a closing clock at the end.
+    """``rows`` as messages, with clocks at their places, for each of ``topics``, and a closing clock at the end.
 
     ``after`` is the clock in force before the first row, where a run is resumed.
 
@@ -70,7 +76,7 @@ def interleave(
     clock = after
     due = None if clock is None else clock + step + lateness
     base = iter(rows)
-    rest: Iterator[Tick | BadRow] = base
+    rest: Iterator[Row] = base
     while True:
         for row in rest:
             if isinstance(row, BadRow):
@@ -79,9 +85,9 @@ def interleave(
                 continue
             time = row.event_time
             if due is not None and time < due:
-                yield Message(row.symbol, row, time, source)
+                yield _message(row, source)
                 continue
-            ahead: list[Tick | BadRow] | None = None
+            ahead: list[Row] | None = None
             safe = time
             if due is None or time - due > ahead_limit:
                 ahead = list(islice(rest, LOOK_AHEAD))
@@ -90,11 +96,11 @@ def interleave(
                 target = (safe - lateness) // step * step
                 if settings.every_step and clock is not None:
                     for boundary in range(clock + step, target, step):
-                        yield Message(None, None, boundary, source)
-                yield Message(None, None, target, source)
+                        yield from _clocks(boundary, source, topics)
+                yield from _clocks(target, source, topics)
                 clock = target
                 due = clock + step + lateness
-            yield Message(row.symbol, row, time, source)
+            yield _message(row, source)
             if ahead is not None:
                 rest = chain(
                     ahead, base
@@ -103,14 +109,22 @@ def interleave(
         else:
             break
     if clock is not None and not settings.open_end:
-        yield Message(
-            None, None, -(-(clock + step + lateness + settings.close_after_us) // step) * step, source
-        )
+        closing = -(-(clock + step + lateness + settings.close_after_us) // step) * step
+        yield from _clocks(closing, source, topics)
 
 
-def _confirmed(time: int, due: int | None, ahead: list[Tick | BadRow], slack: int) -> int:
+def _message(row: Tick | Quote, source: str) -> Message:
+    topic = TICKS if type(row) is Tick else QUOTES
+    return Message(row.symbol, row, row.event_time, source, topic)
+
+
+def _clocks(time: int, source: str, topics: tuple[str, ...]) -> Iterator[Message]:
+    return (Message(None, None, time, source, topic) for topic in topics)
+
+
+def _confirmed(time: int, due: int | None, ahead: list[Row], slack: int) -> int:
     """The time that the clock may follow to: ``time`` itself, unless most of the next ticks lie before it."""
-    following = [row.event_time for row in ahead if isinstance(row, Tick)]
+    following = [row.event_time for row in ahead if not isinstance(row, BadRow)]
     before = [t for t in following if t < time - slack]
     if 2 * len(before) <= len(following):
         return time

@@ -1,4 +1,4 @@
-"""What a connector says: ticks, clocks, and rows that it could not read."""
+"""What a connector says: ticks, quotes, clocks, and rows that it could not read."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.records import DeadLetter, Reason, Tick
+from schemas.records import DeadLetter, Quote, Reason, Tick
 from schemas.topics import DEAD_LETTER_VALUE_BYTES
+
+TICKS, QUOTES = "market.ticks", "market.quotes"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One thing to send, in order. A clock has neither key nor record and goes to every partition.
+    """One thing to send, in order. A clock has neither key nor record and goes to every partition of ``topic``.
 
-    ``time_us`` is event time: that of the tick, of the clock, and for a dead letter the clock in force.
+    ``time_us`` is event time: that of the record, of the clock, and for a dead letter the clock in force.
     """
 
     key: str | None
-    record: Tick | DeadLetter | None
+    record: Tick | Quote | DeadLetter | None
     time_us: int
     source: str
+    topic: str = TICKS
 
     @property
     def is_clock(self) -> bool:
@@ -55,7 +58,7 @@ class BadRow(NamedTuple):
 class Position(NamedTuple):
     """Where a connector stood: everything up to here is acknowledged.
 
-    ``sequence`` is a tick's (for a file, the line), ``clock_us`` the clock in force there, ``finished`` that
+    ``sequence`` is a record's (for a file, the line), ``clock_us`` the clock in force there, ``finished`` that
     the closing clock was sent too.
     """
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +18,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicMissing
-from connectors.messages import BEGINNING, Message, Position
-from schemas.records import Record, Tick
+from connectors.messages import BEGINNING, TICKS, Message, Position
+from schemas.records import DeadLetter, Record, Tick
 from schemas.topics import DEAD_LETTER_BYTES, physical
 
-TICKS = "market.ticks"
 DEAD_LETTERS = "system.dead_letters"
 
 log = logging.getLogger(__name__)
@@ -53,16 +52,16 @@ _PRODUCER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast to go: ``speed`` × real time by event times; at most ``rate`` ticks a second, on average."""
+    """How fast to go: ``speed`` × real time by event times; at most ``rate`` ticks and quotes a second, on average."""
 
     speed: float | None = None
     rate: float | None = None
 
     def start(self, first_us: int, now_s: float) -> Callable[[int, int], float]:
-        """A function of (event time in µs, ticks sent before): the moment, by the clock of ``now_s``."""
+        """A function of (event time in µs, records sent before): the moment, by the clock of ``now_s``."""
         per_us = 1e-6 / self.speed if self.speed else 0.0
-        per_tick = 1.0 / self.rate if self.rate else 0.0
-        return lambda time_us, ticks: now_s + max((time_us - first_us) * per_us, ticks * per_tick)
+        per_record = 1.0 / self.rate if self.rate else 0.0
+        return lambda time_us, sent: now_s + max((time_us - first_us) * per_us, sent * per_record)
 
     @property
     def limits(self) -> bool:
@@ -78,9 +77,10 @@ class _Stopped(Exception):
 
 @dataclass
 class Counts:
-    """What was sent. ``late`` ticks lay behind the clock; ``time_us`` is the latest clock."""
+    """What was sent. ``late`` ticks and quotes lay behind the clock; ``time_us`` is the latest clock."""
 
     ticks: int = 0
+    quotes: int = 0
     clocks: int = 0
     dead_letters: int = 0
     late: int = 0
@@ -115,20 +115,30 @@ class _Batch:
 class Sender:
     """Sends messages to the topics of one namespace.
 
-    ``encode`` frames a record for a topic; ``config`` adds to or overrides librdkafka's settings. Raises
-    `TopicMissing` at once where the topics are not there.
+    ``encode`` frames a record for a topic; ``config`` adds to or overrides librdkafka's settings. ``topics`` are the
+    source topics that the messages are for. The records of the first have the positions; one of another topic belongs
+    to the next record of the first, and is sent again with it. Raises `TopicMissing` at once where the topics are not
+    there.
     """
 
     def __init__(
-        self, bootstrap: str, namespace: str, encode: Encode, config: Mapping[str, Any] | None = None
+        self,
+        bootstrap: str,
+        namespace: str,
+        encode: Encode,
+        config: Mapping[str, Any] | None = None,
+        topics: Sequence[str] = (TICKS,),
     ) -> None:
         self._encode = encode
-        self._ticks = physical(namespace, TICKS)
+        self._counted = topics[0]
+        self._physical = {topic: physical(namespace, topic) for topic in topics}
         self._dead_letters = physical(namespace, DEAD_LETTERS)
         servers = {"bootstrap.servers": bootstrap}
         self._producer = Producer({**servers, **_PRODUCER, "error_cb": _log_error, **(config or {})})
-        self.topic = self._ticks
-        self.topic_id, self.partitions = _topic(servers, self._ticks)
+        found = {topic: _topic(servers, name) for topic, name in self._physical.items()}
+        self._partitions = {topic: partitions for topic, (_, partitions) in found.items()}
+        self.topic = self._physical[self._counted]
+        self.topic_id, _ = found[self._counted]
         self._batches: deque[_Batch] = deque((_Batch(),))
         self._position = self._acknowledged = BEGINNING
         self._report: Callable[[Progress], None] | None = None
@@ -162,7 +172,7 @@ class Sender:
                 following = next(messages, None)
                 if pace.limits and following is not None:  # the closing clock waits for nobody
                     due = due or pace.start(message.time_us, time.monotonic())
-                    self._wait_until(due(message.time_us, self.counts.ticks), stop)
+                    self._wait_until(due(message.time_us, self.counts.ticks + self.counts.quotes), stop)
                 self._send(message, stop)
                 unserved += 1
                 if unserved == _SERVE_EVERY:
@@ -175,28 +185,32 @@ class Sender:
         return self.counts
 
     def _send(self, message: Message, stop: threading.Event) -> None:
-        record, counts = message.record, self.counts
+        record, counts, topic = message.record, self.counts, message.topic
         timestamp_ms = max(message.time_us // 1000, 1)  # librdkafka takes 0 for "now", Kafka refuses less
         if record is None:
-            headers = [("source", message.source.encode())]
-            for partition in range(self.partitions):
-                self._produce(stop, self._ticks, partition=partition, timestamp=timestamp_ms, headers=headers)
+            name, headers = self._physical[topic], [("source", message.source.encode())]
+            for partition in range(self._partitions[topic]):
+                self._produce(stop, name, partition=partition, timestamp=timestamp_ms, headers=headers)
             self._position = self._position._replace(clock_us=message.time_us)
             counts.clocks += 1
             counts.time_us = message.time_us
             return
-        if isinstance(record, Tick):
-            value = self._encode(TICKS, record)
-            self._produce(stop, self._ticks, key=message.key, value=value, timestamp=timestamp_ms)
-            clock_us = self._position.clock_us
-            self._position = Position(record.sequence or 0, clock_us)
-            counts.ticks += 1
-            counts.late += clock_us is not None and message.time_us < clock_us
-        else:
+        if isinstance(record, DeadLetter):
             value = self._encode(DEAD_LETTERS, record)
             self._produce(stop, self._dead_letters, key=message.key, value=value, timestamp=timestamp_ms)
             self._position = self._position._replace(sequence=record.offset)
             counts.dead_letters += 1
+            return
+        value = self._encode(topic, record)
+        self._produce(stop, self._physical[topic], key=message.key, value=value, timestamp=timestamp_ms)
+        clock_us = self._position.clock_us
+        if topic == self._counted:
+            self._position = Position(record.sequence or 0, clock_us)
+        if isinstance(record, Tick):
+            counts.ticks += 1
+        else:
+            counts.quotes += 1
+        counts.late += clock_us is not None and message.time_us < clock_us
 
     def _produce(self, stop: threading.Event, topic: str, **record: Any) -> None:
         batch = self._batches[-1]

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import gc
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from connectors import columns
 from connectors.files import FilesSettings, TradesFile
-from connectors.messages import Message
+from connectors.messages import QUOTES, Message
 from connectors.simulator import Simulation, SimulatorSettings
 from headrace.pipeline import (
     MarketPart,
     PipelineSettings,
     PortfolioPart,
+    QuotesPart,
     SourcePart,
     StrategyPart,
     UniversePart,
 )
 from schemas import records
-from schemas.records import DeadLetter, Tick
+from schemas.records import DeadLetter
 from streams import topology
 from streams.agent import DEAD_LETTERS, Output
 from streams.errors import HeadraceError
-from streams.runtime.inline import Inline
+from streams.runtime.inline import Inline, Stretch
+from streams.runtime.runs import record_time_ms
 
 UNIVERSE, PORTFOLIO = "all", "backtest"
 BOTH = (StrategyPart(name="momentum", uses="momentum"), StrategyPart(name="reversion", uses="reversion"))
@@ -38,29 +43,72 @@ class NothingToTrade(HeadraceError):
     """Raised where a file has no row that could be read."""
 
 
+class NotQuotes(HeadraceError):
+    """Raised where a file that should hold quotes has no bid and ask, or holds trades."""
+
+
 class Read(NamedTuple):
-    """How far a backtest is: ticks taken, and the event time of the last message (µs)."""
+    """How far a backtest is: ticks taken, the event time of the last message (µs), and quotes taken."""
 
     ticks: int
     time_us: int
+    quotes: int = 0
+
+
+Part = Message | columns.Stretch
+"""What a feed says: one thing, or a stretch of ticks and clocks as columns."""
 
 
 class Feed(NamedTuple):
-    """Ticks to run over. ``symbols`` are asked for only where they are needed; ``fraction`` is 0 to 1."""
+    """Ticks to run over. ``symbols`` are asked for only where they are needed; ``fraction`` is 0 to 1.
+
+    ``quotes`` is the source of the quotes among the messages, where there are any.
+    """
 
     source: str
     title: str
     symbols: Callable[[], tuple[str, ...]]
-    messages: Callable[[], Iterator[Message]]
+    parts: Callable[[], Iterator[Part]]
     fraction: Callable[[Read], float]
+    quotes: str | None = None
 
 
-def file_feed(path: Path, settings: FilesSettings, market: MarketPart) -> Feed:
-    """The trades of a file. Raises ConnectorError where it cannot be read."""
+def file_feed(path: Path, settings: FilesSettings, market: MarketPart, quotes: Path | None = None) -> Feed:
+    """The trades of a file, with the ``quotes`` of another.
+
+    Raises ConnectorError where one cannot be read, `NothingToTrade` and `NotQuotes` where one is the other.
+    """
     clocks = market.clocks(settings.clocks)
     file = TradesFile(path, settings.model_copy(update={"clocks": clocks}))
+    if file.layout.holds_quotes:
+        raise NothingToTrade(f"{path.name} holds quotes: name a file of trades, and this one as --quotes")
     title = f"{path.name} ({file.layout.describe()})"
-    return Feed(file.source, title, lambda: symbols_of(file), file.messages, lambda _: file.fraction())
+    trades = Feed(file.source, title, lambda: symbols_of(file), file.columns, lambda _: file.fraction())
+    if quotes is None:
+        return trades
+    other = TradesFile(quotes, settings.model_copy(update={"clocks": clocks, "limit": None}))
+    if not other.layout.holds_quotes:
+        raise NotQuotes(f"{quotes.name} holds no quotes ({other.layout.describe()})")
+
+    title = f"{title}; {quotes.name} ({other.layout.describe()})"
+    return trades._replace(title=title, parts=lambda: _merged(file, other), quotes=other.source)
+
+
+def _merged(*files: TradesFile) -> Iterator[Message]:
+    """The messages of all files by time; at the end the clock of each as far as that of the last.
+
+    Each file keeps its own order: between them only how far one runs ahead depends on it, no result. But a universe
+    waits for the clocks of all, so one that ends early must not hold back the rest of the others.
+    """
+    last: dict[tuple[str, str], int] = {}
+    for message in heapq.merge(*(file.messages() for file in files), key=attrgetter("time_us")):
+        if message.is_clock:
+            last[message.topic, message.source] = message.time_us
+        yield message
+    end = max(last.values(), default=0)
+    for (topic, source), clock in last.items():
+        if clock < end:
+            yield Message(None, None, end, source, topic)
 
 
 def simulated_feed(settings: SimulatorSettings, market: MarketPart) -> Feed:
@@ -73,27 +121,37 @@ def simulated_feed(settings: SimulatorSettings, market: MarketPart) -> Feed:
         return min(max((read.time_us - settings.start_us) / length_us, 0.0), 1.0)
 
     title = f"simulated session, seed {settings.seed}, {settings.minutes} minutes"
-    return Feed(session.source, title, lambda: settings.symbols, session.messages, fraction)
+    quotes = session.source if settings.quotes else None
+    return Feed(session.source, title, lambda: settings.symbols, session.messages, fraction, quotes)
 
 
 def symbols_of(file: TradesFile) -> tuple[str, ...]:
     """The symbols that a file's readable rows name, sorted. Reads all of it; raises `NothingToTrade`."""
-    found = {row.symbol for row in file.rows() if isinstance(row, Tick)}
+    found = file.symbols()
     if not found:
         raise NothingToTrade("the file has no row that could be read as a trade")
-    return tuple(sorted(found))
+    return found
 
 
 def pipeline_for(
-    declared: PipelineSettings, source: str, symbols: Callable[[], Sequence[str]]
+    declared: PipelineSettings,
+    source: str,
+    symbols: Callable[[], Sequence[str]],
+    quotes: str | None = None,
 ) -> tuple[PipelineSettings, bool]:
     """``declared`` with ``source`` as its only feed, and whether defaults stand in for what it does not declare.
+
+    ``quotes`` is the only feed of quotes; None: there are none, whatever is declared.
 
     Without a portfolio there is one, `PORTFOLIO`, with both strategies, over one universe, `UNIVERSE`, of all
     ``symbols`` (asked only then).
     """
     known = {part.name: part for part in declared.market.sources}
-    market = declared.market.model_copy(update={"sources": (known.get(source, SourcePart(name=source)),)})
+    known_quotes = {part.name: part for part in declared.market.quote_sources}
+    feeds: dict[str, object] = {"sources": (known.get(source, SourcePart(name=source)),), "quotes": None}
+    if quotes is not None:
+        feeds["quotes"] = QuotesPart(sources=(known_quotes.get(quotes, SourcePart(name=quotes)),))
+    market = declared.market.model_copy(update=feeds)
     over: dict[str, object] = {"market": market}
     missing = not declared.portfolios
     if missing:
@@ -116,14 +174,14 @@ def _parts(pipeline: PipelineSettings) -> dict[str, object]:
 
 
 def run(
-    messages: Iterable[Message],
+    parts: Iterable[Part],
     settings: records.Settings,
     takers: Sequence[Callable[[Output], None]],
     report: Callable[[Read], None] = lambda _: None,
 ) -> Read:
-    """Send ``messages`` through the topology; every output goes to each of ``takers``, bad rows of a file too.
+    """Send ``parts`` through the topology; every output goes to each of ``takers``, bad rows of a file too.
 
-    ``report`` is called every few thousand messages. Raises StrategyError where a strategy cannot be loaded.
+    ``report`` is called every few thousand ticks. Raises StrategyError where a strategy cannot be loaded.
     """
 
     def collect(output: Output) -> None:
@@ -132,23 +190,39 @@ def run(
 
     inline = Inline(topology.agents(), settings, takers[0] if len(takers) == 1 else collect)
     tick, clock = inline.tick, inline.clock
-    ticks = time_us = 0
+    ticks = quotes = time_us = 0
     with _few_collections():
-        for count, message in enumerate(messages, 1):
-            record, time_us = message.record, message.time_us
-            if record is None:
-                clock(message.source, max(time_us // 1000, 1))
-            elif isinstance(record, DeadLetter):
-                collect(Output(DEAD_LETTERS, message.key or "", record, time_us))
-            else:
-                tick(message.key or "", record, max(time_us // 1000, 1))
-                ticks += 1
-            if not count % _REPORT_EVERY:
+        for count, part in enumerate(parts, 1):
+            if isinstance(part, columns.Stretch):
+                for _, message in part.letters:
+                    collect(_letter(message))
+                inline.columns(Stretch(part.rows, part.lanes, part.clocks, part.source, part.tick))
+                ticks += len(part.rows)
+                time_us = part.time_us
                 report(Read(ticks, time_us))
+                continue
+            record, time_us = part.record, part.time_us
+            if record is None:
+                clock(part.source, record_time_ms(time_us), part.topic)
+            elif isinstance(record, DeadLetter):
+                collect(_letter(part))
+            else:
+                tick(part.key or "", record, record_time_ms(time_us), part.topic)
+                if part.topic == QUOTES:
+                    quotes += 1
+                else:
+                    ticks += 1
+            if not count % _REPORT_EVERY:
+                report(Read(ticks, time_us, quotes))
         inline.flush()
-    done = Read(ticks, time_us)
+    done = Read(ticks, time_us, quotes)
     report(done)
     return done
+
+
+def _letter(message: Message) -> Output:
+    assert isinstance(message.record, DeadLetter)
+    return Output(DEAD_LETTERS, message.key or "", message.record, message.time_us)
 
 
 @contextmanager

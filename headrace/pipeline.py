@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from connectors.clocks import ClockSettings
 from schemas import records
-from schemas.records import NEVER, ClockKind, Settings
+from schemas.records import NEVER, ClockKind, Settings, TickFilter
 from schemas.topics import TOPICS
-from streams.bars.time import parse
+from streams.bars.kinds import Kind, parse, parse_utc
+from streams.errors import UnknownKind
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
-BarSize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smhd]$", description="for example 1s, 1m, 5m, 1h, 1d")]
+
 Positive = Annotated[Decimal, Field(gt=0, max_digits=28, decimal_places=9)]
 NotNegative = Annotated[Decimal, Field(ge=0, max_digits=28, decimal_places=9)]
 """As wide as the decimals of the contract."""
@@ -23,6 +25,37 @@ NotNegative = Annotated[Decimal, Field(ge=0, max_digits=28, decimal_places=9)]
 
 _RULE = records.RegimeSpec(kinds=())
 """The contract's own defaults."""
+
+
+def _kind(bar: str) -> str:
+    """The kind that ``bar`` stands for: a time may be written without its ``time:``."""
+    return bar if ":" in bar else f"time:{bar}"
+
+
+def _bar(bar: str) -> str:
+    return _parsed_by(parse, bar)
+
+
+def _window(bar: str) -> str:
+    return _parsed_by(parse_utc, bar)
+
+
+def _parsed_by(parser: Callable[[str], Kind], bar: str) -> str:
+    try:
+        parser(_kind(bar))
+    except UnknownKind as error:
+        raise ValueError(str(error)) from None
+    return bar
+
+
+Bar = Annotated[
+    str,
+    AfterValidator(_bar),
+    Field(
+        description="for example 1s, 5m, 1d@XNYS, tick:100, volume:10000, dollar:1000000, range:0.5, renko:0.5"
+    ),
+]
+Window = Annotated[str, AfterValidator(_window), Field(description="for example 1s, 5m, 1d")]
 
 
 def _upper(word: object) -> object:
@@ -34,16 +67,25 @@ class _Part(BaseModel):
 
 
 class SourcePart(_Part):
-    """A feed whose ticks are taken."""
+    """A feed whose ticks, or quotes, are taken."""
 
     name: Name
     clock: Annotated[ClockKind, BeforeValidator(_upper)] = ClockKind.RECORDS
 
 
+class QuotesPart(_Part):
+    """Best bids and asks; with them, universes wait for the quotes too."""
+
+    sources: tuple[SourcePart, ...] = Field(
+        min_length=1,
+        description="feeds whose quotes are taken; only such that run, and `headrace worker quotes` with them",
+    )
+
+
 class RegimesPart(_Part):
     """The rule classifier of regimes; thresholds as in `schemas.records.RegimeSpec`."""
 
-    bars: tuple[BarSize, ...] = ("1m",)
+    bars: tuple[Bar, ...] = ("1m",)
     period: int = Field(_RULE.period, ge=2, le=1000)
     band_period: int = Field(_RULE.band_period, ge=2, le=1000)
     band_width: float = Field(_RULE.band_width, gt=0)
@@ -57,7 +99,11 @@ class RegimesPart(_Part):
 class MarketPart(_Part):
     """How ticks become bars and regimes."""
 
-    bars: tuple[BarSize, ...] = ("1s", "1m", "5m")
+    bars: tuple[Bar, ...] = ("1s", "1m", "5m")
+    leave_out: tuple[Annotated[TickFilter, BeforeValidator(_upper)], ...] = Field(
+        (), description="ticks that no bar counts: odd_lots, out_of_sequence, extended_hours, suspicious"
+    )
+    round_lot: float = Field(100.0, gt=0, description="units; a smaller tick is an odd lot")
     lateness_ms: int = Field(0, ge=0, description="a window stays open this long past its end")
     max_ahead_s: int = Field(60, gt=0, description="a tick further past its source's clock is bad input")
     sources: tuple[SourcePart, ...] = Field(
@@ -66,10 +112,16 @@ class MarketPart(_Part):
         description="only feeds that run: a window waits for the clock of every one of them",
     )
     regimes: RegimesPart = RegimesPart()
+    quotes: QuotesPart | None = None
+
+    @property
+    def quote_sources(self) -> tuple[SourcePart, ...]:
+        """Feeds whose quotes are taken; none where the settings have no quotes."""
+        return () if self.quotes is None else self.quotes.sources
 
     def clocks(self, given: ClockSettings) -> ClockSettings:
         """``given`` with a last clock that closes the largest window, and the bound on ticks ahead of it."""
-        largest_us = max(parse(f"time:{bar}") for bar in self.bars)
+        largest_us = max(parse(_kind(bar)).size_us for bar in self.bars)
         derived = {
             "close_after_us": largest_us + self.lateness_ms * 1000,
             "max_ahead_us": self.max_ahead_s * 1_000_000,
@@ -82,7 +134,7 @@ class UniversePart(_Part):
 
     name: Name
     symbols: tuple[Name, ...] = Field(min_length=1)
-    bar: BarSize = "1m"
+    bar: Window = "1m"
     decay: float = Field(0.94, gt=0, lt=1)
     warm_up: int = Field(20, ge=1)
 
@@ -149,6 +201,7 @@ class PipelineSettings(_Part):
         _no_repeats("universe", [u.name for u in self.universes])
         _no_repeats("portfolio", [p.name for p in self.portfolios])
         _no_repeats("source", [s.name for s in self.market.sources])
+        _no_repeats("market.quotes: source", [s.name for s in self.market.quote_sources])
         _no_repeats("market.bars: bar", list(self.market.bars))
         _no_repeats("market.regimes: bar", list(self.market.regimes.bars))
         for universe in self.universes:
@@ -182,21 +235,29 @@ class PipelineSettings(_Part):
             tick_partitions=TOPICS["market.ticks"].partitions,
             max_ahead_us=market.max_ahead_s * 1_000_000,
             lateness_us=market.lateness_ms * 1_000,
-            sources=tuple(records.SourceSpec(name=s.name, clock=s.clock) for s in market.sources),
-            kinds=tuple(f"time:{bar}" for bar in market.bars),
-            regimes=records.RegimeSpec(kinds=tuple(f"time:{bar}" for bar in market.regimes.bars), **regimes),
+            sources=_sources(market.sources),
+            kinds=tuple(_kind(bar) for bar in market.bars),
+            leave_out=tuple(sorted(set(market.leave_out))),
+            round_lot=market.round_lot,
+            regimes=records.RegimeSpec(kinds=tuple(_kind(bar) for bar in market.regimes.bars), **regimes),
             universes=tuple(
                 records.UniverseSpec(
                     name=u.name,
                     symbols=tuple(sorted(set(u.symbols))),
-                    kind=f"time:{u.bar}",
+                    kind=_kind(u.bar),
                     decay=u.decay,
                     warm_up=u.warm_up,
                 )
                 for u in self.universes
             ),
             portfolios=tuple(_portfolio(p, p.symbols or symbols[p.universe]) for p in self.portfolios),
+            quote_sources=_sources(market.quote_sources),
+            quote_partitions=TOPICS["market.quotes"].partitions if market.quotes else 0,
         )
+
+
+def _sources(parts: tuple[SourcePart, ...]) -> tuple[records.SourceSpec, ...]:
+    return tuple(records.SourceSpec(name=part.name, clock=part.clock) for part in parts)
 
 
 def _portfolio(part: PortfolioPart, symbols: tuple[str, ...]) -> records.PortfolioSpec:

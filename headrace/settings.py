@@ -55,6 +55,8 @@ class WorkerPart(BaseModel):
     commit_interval_ms: int = Field(250, ge=10)
     fetch_max_wait_ms: int = Field(5, ge=0)
     fetch_min_bytes: int = Field(100_000, ge=1)
+    fetch_partition_bytes: int = Field(1_048_576, ge=1_024)
+    output_buffer_kb: int = Field(65_536, ge=4_096)
     max_run_records: int = Field(5_000, ge=1)
     session_timeout_ms: int = Field(10_000, ge=1_000)
     start_deadline_s: float = Field(60.0, gt=0)

@@ -1,4 +1,4 @@
-"""Trades out of a file: CSV (also .gz) or Parquet. `TradesFile(path).messages()` is all of it."""
+"""Trades, or quotes, out of a file: CSV (also .gz) or Parquet. `TradesFile(path).messages()` is all of it."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -11,7 +11,7 @@ from connectors.errors import LayoutError
 from connectors.files import values
 from connectors.files.settings import TIME_UNITS_PER_SECOND, FilesSettings
 from connectors.files.values import Convert
-from schemas.records import Tick
+from schemas.records import Quote, Tick
 
 _USUAL = {
     "symbol": "symbol sym ticker instrument sym_root pair product",
@@ -23,18 +23,31 @@ _USUAL = {
     "suspicious": "suspicious suspect",
     "trade_id": "trade_id tradeid id trade_number tid",
     "aggressor": "aggressor side aggressor_side taker_side",
+    "bid": "bid bid_price bidprice bid_px bid_px_00 best_bid best_bid_price bp",
+    "bid_size": "bid_size bidsize bidsiz bid_sz bid_sz_00 bid_qty bid_quantity bid_volume bid_amount bid_shares"
+    " best_bid_size best_bid_qty bs",
+    "ask": "ask ask_price askprice ask_px ask_px_00 best_ask best_ask_price ap offer ofr",
+    "ask_size": "ask_size asksize asksiz ask_sz ask_sz_00 ask_qty ask_quantity ask_volume ask_amount ask_shares"
+    " best_ask_size best_ask_qty as offer_size ofrsiz",
 }
-_REQUIRED = ("symbol", "time", "price", "size")
+_OF_TRADES = (
+    *("symbol", "time", "price", "size"),
+    *("exchange", "conditions", "suspicious", "trade_id", "aggressor"),
+)
+_OF_QUOTES = ("symbol", "time", "bid", "ask", "bid_size", "ask_size", "exchange")
+_REQUIRED = 4
+"""The first so many of them."""
+_PRICES = ("price", "bid", "ask")
 _SCALE = re.compile(r"_e(\d{1,2})$")
 _NOT_A_NUMBER = (ValueError, TypeError, ArithmeticError)
 _LONG = 2**63
 
 Cells = Sequence[Any]
-Read = Callable[[Cells, int], Tick]
+Read = Callable[[Cells, int], Tick | Quote]
 
 
 class Layout:
-    """How a row of one file becomes a tick.
+    """How a row of one file becomes a tick, or a quote: a file with bid and ask and without a price is of quotes.
 
     ``names`` are the columns in order, ``samples`` the file's first rows: they tell the time format, and
     whether an optional column that was only guessed holds what its name says. ``typed`` are the converters of
@@ -54,26 +67,40 @@ class Layout:
         self._names = tuple(names)
         self._settings = settings
         self._session = session
-        columns = self._columns()
+        self.holds_quotes = not self._has("price") and self._has("bid") and self._has("ask")
+        wanted = _OF_QUOTES if self.holds_quotes else _OF_TRADES
+        required = wanted[:_REQUIRED]
+        columns = self._columns(wanted, required)
         stamped = columns["time"][0] in (typed or {})
         self.time_format = "timestamp" if stamped else self._time_format(columns["time"], samples)
-        self.price_scale = self._price_scale(columns)
+        self.price_scale = self._price_scale(columns["bid" if self.holds_quotes else "price"])
         self._fields = {
             field: (found, self._converter(field, found, typed or {}))
             for field, found in columns.items()
             if found
         }
-        for field in [field for field in self._fields if field not in _REQUIRED]:
+        for field in [field for field in self._fields if field not in required]:
             if getattr(settings.columns, field) is None and not self._holds(field, samples):
                 del self._fields[field]
-        self.read: Read = self._reader()
+        self.read: Read = self._quote_reader() if self.holds_quotes else self._tick_reader()
+
+    @property
+    def width(self) -> int:
+        """How many columns a row has."""
+        return len(self._names)
+
+    @property
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        """The columns that are read, by field."""
+        return {field: found for field, (found, _) in self._fields.items()}
 
     def describe(self) -> str:
         """What was recognised, for people."""
         told = {field: " ".join(self._names[i] for i in found) for field, (found, _) in self._fields.items()}
         told["time"] += f" ({self.time_format})"
-        if self.price_scale != 1:
-            told["price"] += f" / {self.price_scale}"
+        for field in _PRICES:
+            if field in told and (scale := self._price_scale(self._fields[field][0])) != 1:
+                told[field] += f" / {scale}"
         return ", ".join(f"{field}: {column}" for field, column in told.items())
 
     def explain(self, cells: Cells) -> str:
@@ -90,18 +117,23 @@ class Layout:
                 return f"{field}: {error}"
         return "time: outside of 64 bits"
 
-    def _columns(self) -> dict[str, tuple[int, ...]]:
+    def _columns(self, wanted: Sequence[str], required: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """The columns of every field; an empty tuple where the file has none. Raises `LayoutError`."""
-        found = {field: self._find(field) for field in _USUAL}
+        found = {field: self._find(field) for field in wanted}
         constant = {
             field for field in ("symbol", "size") if getattr(self._settings.constants, field) is not None
         }
-        missing = [field for field in _REQUIRED if not found[field] and field not in constant]
+        missing = [field for field in required if not found[field] and field not in constant]
         if missing:
             told = [f'columns.{field} = "…"' for field in missing]
             told += [f'constants.{field} = "…"' for field in missing if field in ("symbol", "size")]
             raise LayoutError(self._told(f"no column for {', '.join(missing)}; set {' or '.join(told)}"))
         return {field: () if field in constant else found[field] for field in found}
+
+    def _has(self, field: str) -> bool:
+        """Whether there is a column for ``field``; one that the settings name may be that of another file."""
+        wanted = getattr(self._settings.columns, field)
+        return bool(self._guess(field)) if wanted is None else wanted in self._names
 
     def _find(self, field: str) -> tuple[int, ...]:
         wanted = getattr(self._settings.columns, field)
@@ -145,10 +177,10 @@ class Layout:
         guess = max(guesses, key=guesses.count)
         return (guess != "iso" and _unit(self._names[found[0]])) or guess
 
-    def _price_scale(self, columns: Mapping[str, tuple[int, ...]]) -> int:
+    def _price_scale(self, found: tuple[int, ...]) -> int:
         if self._settings.price_scale is not None:
             return self._settings.price_scale
-        named = _SCALE.search(_words(self._names[columns["price"][0]]))
+        named = _SCALE.search(_words(self._names[found[0]]))
         return 10 ** int(named[1]) if named else 1
 
     def _converter(self, field: str, found: tuple[int, ...], typed: Mapping[int, Convert]) -> Convert:
@@ -157,9 +189,9 @@ class Layout:
                 return values.symbol
             case "time":
                 return typed.get(found[0]) or self._time_converter()
-            case "price":
-                return values.number(self.price_scale)
-            case "size":
+            case "price" | "bid" | "ask":
+                return values.number(self._price_scale(found))
+            case "size" | "bid_size" | "ask_size":
                 return values.number(1)
             case "conditions":
                 return values.bits(self._settings.condition_base)
@@ -191,7 +223,43 @@ class Layout:
                     balance -= 1
         return balance >= 0
 
-    def _reader(self) -> Read:
+    def _quote_reader(self) -> Read:
+        """As `_tick_reader`, for quotes."""
+        width, source, session = len(self._names), self._settings.source, self._session
+        constants = self._settings.constants
+        time_at, to_time = self._fields["time"]
+        (bid_at,), to_bid = self._fields["bid"]
+        (ask_at,), to_ask = self._fields["ask"]
+        symbol_at, exchange_at = self._index("symbol"), self._index("exchange")
+        bid_size_at, ask_size_at = self._index("bid_size"), self._index("ask_size")
+        symbol, to_text, explain = values.symbol(constants.symbol or "-"), values.text, self.explain
+
+        def read(cells: Cells, sequence: int) -> Quote:
+            if len(cells) != width:
+                raise ValueError(explain(cells))
+            try:
+                stamp = cells[time_at[0]] if len(time_at) == 1 else " ".join(str(cells[i]) for i in time_at)
+                quote = Quote(
+                    symbol=symbol if symbol_at is None else values.symbol(cells[symbol_at]),
+                    source=source,
+                    session=session,
+                    sequence=sequence,
+                    event_time=to_time(stamp),
+                    bid=to_bid(cells[bid_at]),
+                    bid_size=0.0 if bid_size_at is None else float(cells[bid_size_at]),
+                    ask=to_ask(cells[ask_at]),
+                    ask_size=0.0 if ask_size_at is None else float(cells[ask_size_at]),
+                    exchange=constants.exchange if exchange_at is None else to_text(cells[exchange_at] or ""),
+                )
+            except _NOT_A_NUMBER:
+                raise ValueError(explain(cells)) from None
+            if not -_LONG <= quote.event_time < _LONG:
+                raise ValueError(explain(cells))
+            return quote
+
+        return read
+
+    def _tick_reader(self) -> Read:
         """The function of the hot loop: cells and their sequence to a tick, or ValueError."""
         width, source, session = len(self._names), self._settings.source, self._session
         constants = self._settings.constants
@@ -249,7 +317,7 @@ def _words(name: str) -> str:
 def _plain(name: str, field: str) -> str:
     """A column's name without case, punctuation, and the unit or scale that it ends with."""
     words = _words(name)
-    if field == "price":
+    if field in _PRICES:
         return _SCALE.sub("", words)
     if field == "time":
         parts = words.split("_")

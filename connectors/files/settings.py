@@ -1,4 +1,4 @@
-"""What a file of trades looks like. Everything is guessed from the names of the columns unless it is said."""
+"""What a file of trades, or of quotes, looks like: guessed from the names of its columns, unless it is said."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class Columns(BaseModel):
     suspicious: str | None = None
     trade_id: str | None = None
     aggressor: str | None = None
+    bid: str | None = None
+    bid_size: str | None = None
+    ask: str | None = None
+    ask_size: str | None = None
 
 
 class Constants(BaseModel):
@@ -41,7 +45,7 @@ class Constants(BaseModel):
 
 
 class FilesSettings(BaseModel):
-    """How to read a file of trades."""
+    """How to read a file of trades, or of quotes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

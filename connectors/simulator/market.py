@@ -7,6 +7,9 @@ as a Poisson process whose rate has the same U shape over the day; each is half 
 
 Each minute draws from a generator of its own, seeded by (seed, minute), so that no reader's pace changes a
 byte. Sums run elementwise from left to right and never through BLAS, whose order may depend on its threads.
+
+Where quotes are asked for, one stands before each trade: the fair price at that moment less and plus half a spread,
+rounded outwards to the grid, with sizes drawn from a generator of their own, so that they change no trade.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from numpy.typing import NDArray
 
 from connectors.clocks import interleave
 from connectors.errors import MatrixError
-from connectors.messages import BEGINNING, Message, Position
+from connectors.messages import BEGINNING, QUOTES, TICKS, Message, Position
 from connectors.simulator import regimes
 from connectors.simulator.settings import SimulatorSettings
-from schemas.records import Side, Tick
+from schemas.records import Quote, Side, Tick
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,7 +47,7 @@ class Minute(NamedTuple):
 
     Per symbol, (symbols,): ``regime`` (index into `regimes.BEHAVIOURS`), ``volatility`` (σ of the log return
     of the minute, without the pull to the anchor), ``drift`` (its mean). Per trade, (trades,): ``time_us``,
-    ``symbol`` (index), ``price``, ``size`` and ``buy``.
+    ``symbol`` (index), ``price``, ``size``, ``buy``, and the ``fair`` price at that moment.
     """
 
     start_us: int
@@ -56,6 +59,7 @@ class Minute(NamedTuple):
     price: Floats
     size: Floats
     buy: NDArray[np.bool_]
+    fair: Floats
 
 
 class Simulation:
@@ -68,7 +72,7 @@ class Simulation:
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
-        told = settings.model_dump_json(exclude={"clocks", "source"})
+        told = settings.model_dump_json(exclude={"clocks", "source", "quotes"})
         self.session = hashlib.sha256(f"{_MODEL}:{told}".encode()).hexdigest()[:16]
         count = len(settings.symbols)
         draw = _generator(settings.seed, 0)
@@ -88,6 +92,11 @@ class Simulation:
     @property
     def source(self) -> str:
         return self.settings.source
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Where its trades, and its quotes, go."""
+        return (TICKS, QUOTES) if self.settings.quotes else (TICKS,)
 
     def minutes(self) -> Iterator[Minute]:
         """All minutes of the session, in order."""
@@ -129,40 +138,80 @@ class Simulation:
 
     def ticks(self, after: int = 0) -> Iterator[Tick]:
         """The trades behind number ``after`` as ticks; their sequence counts from 1 over the session."""
-        names, source, session = self.settings.symbols, self.source, self.session
-        buy, sell = Side.BUY, Side.SELL
         first = 1
         for minute in self.minutes():
-            behind = first + len(minute.time_us)
-            skipped = max(after + 1 - first, 0)
-            columns = zip(
-                minute.symbol.tolist(),
-                minute.time_us.tolist(),
-                minute.price.tolist(),
-                minute.size.tolist(),
-                minute.buy.tolist(),
-                range(first, behind),
-                strict=True,
-            )
-            for symbol, time_us, price, size, bought, sequence in islice(columns, skipped, None):
-                yield Tick(
-                    symbol=names[symbol],
-                    source=source,
-                    session=session,
-                    sequence=sequence,
-                    event_time=time_us,
-                    price=price,
-                    size=size,
-                    exchange="SIM",
-                    aggressor=buy if bought else sell,
-                )
-            first = behind
+            yield from self._ticks(minute, first, after)
+            first += len(minute.time_us)
 
     def messages(self, position: Position = BEGINNING) -> Iterator[Message]:
-        """The ticks behind ``position`` with clocks at their places."""
+        """The ticks behind ``position``, each behind its quote where there are quotes, with clocks at their places."""
         if position.finished:
             return iter(())
-        return interleave(self.ticks(position.sequence), self.source, self.settings.clocks, position.clock_us)
+        after = position.sequence
+        rows: Iterator[Tick | Quote] = self._quoted(after) if self.settings.quotes else self.ticks(after)
+        return interleave(rows, self.source, self.settings.clocks, position.clock_us, self.topics)
+
+    def _ticks(self, minute: Minute, first: int, after: int) -> Iterator[Tick]:
+        """The trades of a minute, of which the first has the number ``first``."""
+        names, source, session = self.settings.symbols, self.source, self.session
+        buy, sell = Side.BUY, Side.SELL
+        columns = zip(
+            minute.symbol.tolist(),
+            minute.time_us.tolist(),
+            minute.price.tolist(),
+            minute.size.tolist(),
+            minute.buy.tolist(),
+            range(first, first + len(minute.time_us)),
+            strict=True,
+        )
+        for symbol, time_us, price, size, bought, sequence in islice(
+            columns, max(after + 1 - first, 0), None
+        ):
+            yield Tick(
+                symbol=names[symbol],
+                source=source,
+                session=session,
+                sequence=sequence,
+                event_time=time_us,
+                price=price,
+                size=size,
+                exchange="SIM",
+                aggressor=buy if bought else sell,
+            )
+
+    def _quoted(self, after: int) -> Iterator[Tick | Quote]:
+        """Every trade behind its quote, which has its number and time."""
+        settings, first = self.settings, 1
+        half = settings.half_spread_bps * 1e-4
+        for number, minute in enumerate(self.minutes(), 1):
+            draw = _generator(settings.seed, number, 1)
+            sizes = np.maximum(np.rint(np.exp(draw.normal(1.0, 0.8, (len(minute.time_us), 2)))), 1.0)
+            bid = np.maximum(np.floor(minute.fair * (1.0 - half) * settings.grid), 1.0)
+            ask = np.maximum(np.ceil(minute.fair * (1.0 + half) * settings.grid), bid + 1.0)
+            quotes = zip(
+                (bid / settings.grid).tolist(),
+                (ask / settings.grid).tolist(),
+                (sizes * settings.lot).tolist(),
+                strict=True,
+            )
+            behind = islice(quotes, max(after + 1 - first, 0), None)
+            for (bid_price, ask_price, (bid_size, ask_size)), tick in zip(
+                behind, self._ticks(minute, first, after), strict=True
+            ):
+                yield Quote(
+                    symbol=tick.symbol,
+                    source=tick.source,
+                    session=tick.session,
+                    sequence=tick.sequence,
+                    event_time=tick.event_time,
+                    bid=bid_price,
+                    bid_size=bid_size,
+                    ask=ask_price,
+                    ask_size=ask_size,
+                    exchange=tick.exchange,
+                )
+                yield tick
+            first += len(minute.time_us)
 
     def _day(self, number: int) -> tuple[float, float]:
         """Factors of volatility and rate at this time of the day: U-shaped, with a mean of one."""
@@ -182,7 +231,7 @@ class Simulation:
 
     def _trades(
         self, draw: np.random.Generator, start_us: int, rate: Floats, path: Floats
-    ) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_]]:
+    ) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_], Floats]:
         settings = self.settings
         counts = draw.poisson(rate)
         symbol = np.repeat(np.arange(len(counts)), counts)
@@ -196,11 +245,11 @@ class Simulation:
         fair = np.exp(before + part * (behind - before))
         price = np.maximum(np.rint(fair * (1.0 + spread) * settings.grid), 1.0) / settings.grid
         lots = np.maximum(np.rint(np.exp(draw.normal(0.3, 0.9, len(symbol)))), 1.0)
-        return start_us + offset_us, symbol, price, lots * settings.lot, buy
+        return start_us + offset_us, symbol, price, lots * settings.lot, buy, fair
 
 
-def _generator(seed: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(number,))))
+def _generator(seed: int, *number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=number)))
 
 
 def _path(

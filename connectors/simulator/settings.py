@@ -52,6 +52,7 @@ class SimulatorSettings(BaseModel):
     half_spread_bps: float = Field(default=1.0, ge=0, description="trades lie this far from the fair price")
     grid: int = Field(default=100, gt=0, description="price steps in a unit of currency")
     lot: int = Field(default=100, gt=0, description="sizes are multiples of it")
+    quotes: bool = Field(default=False, description="best bids and asks beside the trades; changes no trade")
     clocks: ClockSettings = ClockSettings()
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from connectors.errors import ConnectorError
-from headrace.cli import backtest, demo, ingest, init, run, stack, topics, trading
+from headrace.cli import backtest, bench, demo, ingest, init, run, stack, topics, trading
 from headrace.stack import StackError
 from schemas.codec import CodecError
 from sinks.timescale.errors import SinkError
@@ -25,6 +25,11 @@ _BEGIN, _LOCAL, _PIPELINE, _TRADING = "To begin with", "Local stack", "Pipeline"
 app.command(rich_help_panel=_BEGIN)(demo.demo)
 app.command(rich_help_panel=_BEGIN)(backtest.backtest)
 app.command(rich_help_panel=_BEGIN)(init.init)
+app.command(
+    rich_help_panel=_BEGIN,
+    add_help_option=False,  # --help goes on to the measurements, as all else
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(bench.bench)
 app.command(rich_help_panel=_LOCAL)(stack.up)
 app.command(rich_help_panel=_LOCAL)(stack.down)
 app.command(rich_help_panel=_LOCAL)(stack.status)

@@ -35,6 +35,10 @@ def backtest(
             help="CSV (also .csv.gz) or Parquet, a trade in a row, in time order.", show_default=False
         ),
     ] = None,
+    quotes: Annotated[
+        Path | None,
+        typer.Option(help="A file of best bids and asks of the same time: orders pay their spread."),
+    ] = None,
     simulate: Annotated[
         bool,
         typer.Option(
@@ -64,6 +68,8 @@ def backtest(
 
         headrace backtest trades.parquet --strategy my_strategy.py:Dip --out results/
 
+        headrace backtest trades.csv --quotes quotes.csv
+
         headrace backtest --simulate --minutes 120
     """
     from headrace import backtest as runs
@@ -73,18 +79,20 @@ def backtest(
 
     if (file is None) is not simulate:
         raise typer.BadParameter("name a FILE of trades, or say --simulate")
+    if quotes is not None and file is None:
+        raise typer.BadParameter("--quotes goes with a FILE of trades; simulator.quotes makes simulated ones")
     loaded = settings.load()
     console = Console(stderr=True) if as_json else Console()
     market = loaded.pipeline.market
     if file is not None:
         files = loaded.files.model_copy(update={"limit": limit or loaded.files.limit})
-        feed = runs.file_feed(file, files, market)
+        feed = runs.file_feed(file, files, market, quotes)
     else:
         told = {"seed": seed, "minutes": minutes}
         over = {name: value for name, value in told.items() if value is not None}
         feed = runs.simulated_feed(loaded.simulator.model_copy(update=over), market)
     console.print(feed.title, soft_wrap=True)
-    pipeline, defaults = runs.pipeline_for(loaded.pipeline, feed.source, feed.symbols)
+    pipeline, defaults = runs.pipeline_for(loaded.pipeline, feed.source, feed.symbols, feed.quotes)
     if strategy is not None:
         pipeline = runs.with_strategy(pipeline, strategy)
     if defaults:
@@ -104,7 +112,7 @@ def backtest(
         if out is not None:
             takers.append(stack.enter_context(ParquetFolder(out)))
         show = stack.enter_context(_shown(feed.fraction))
-        read = runs.run(feed.messages(), record, takers, show)
+        read = runs.run(feed.parts(), record, takers, show)
     took_s = time.monotonic() - began_s
     results = tally.results()
     if out is not None:
@@ -112,6 +120,7 @@ def backtest(
     if as_json:
         figures = {
             "ticks": read.ticks,
+            "quotes": read.quotes,
             "seconds": round(took_s, 3),
             "ticks_per_second": round(read.ticks / took_s, 1),
             **msgspec.structs.asdict(results),
@@ -119,7 +128,8 @@ def backtest(
         }
         typer.echo(msgspec.json.Encoder(decimal_format="number").encode(figures).decode())
         return
-    console.print(f"\n{read.ticks:,} ticks in {took_s:.1f} s, {read.ticks / took_s:,.0f} a second\n")
+    taken = f"{read.ticks:,} ticks" + (f" and {read.quotes:,} quotes" if read.quotes else "")
+    console.print(f"\n{taken} in {took_s:.1f} s, {(read.ticks + read.quotes) / took_s:,.0f} a second\n")
     console.print(tables(results, tally.curves))
     if not results.snapshots:
         why = "no portfolio saw a snapshot: does its universe name the symbols of this feed?"
@@ -139,7 +149,7 @@ def _shown(fraction: Callable[[Read], float]) -> Iterator[Callable[[Read], None]
         task = bar.add_task("", total=1.0, told="")
 
         def draw(read: Read) -> None:
-            rate = read.ticks / max(time.monotonic() - began_s, 1e-3)
+            rate = (read.ticks + read.quotes) / max(time.monotonic() - began_s, 1e-3)
             bar.update(task, completed=fraction(read), told=f"{read.ticks:,} ticks, {rate:,.0f} a second,")
 
         yield draw

@@ -1,4 +1,4 @@
-"""`headrace ingest`: bring ticks in, from a file of trades or from the simulator."""
+"""`headrace ingest`: bring ticks and quotes in, from a file or from the simulator."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from connectors.clocks import ClockSettings
-from connectors.messages import Message, Position
+from connectors.messages import TICKS, Message, Position
 from connectors.progress import ProgressFile
 from headrace import settings
 from headrace.settings import Settings
 from streams.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from connectors.sender import Pace, Progress
+    from connectors.sender import Counts, Pace, Progress
 
-app = typer.Typer(no_args_is_help=True, help="Bring ticks in: from a file of trades, or simulated.")
+app = typer.Typer(no_args_is_help=True, help="Bring ticks and quotes in: from a file, or simulated.")
 
 PLAIN_EVERY_S = 5.0
 """Without a terminal, a line this often."""
@@ -43,7 +43,7 @@ _Restart = Annotated[bool, typer.Option("--restart", help="Send all again, not f
 
 
 class SourceUndeclared(HeadraceError):
-    """Raised where ticks of this source would all be refused."""
+    """Raised where ticks, or quotes, of this source would all be refused."""
 
 
 class _Connector(Protocol):
@@ -51,27 +51,32 @@ class _Connector(Protocol):
     def source(self) -> str: ...
     @property
     def session(self) -> str: ...
+    @property
+    def topics(self) -> tuple[str, ...]: ...
     def messages(self, position: Position) -> Iterator[Message]: ...
 
 
 @app.command()
 def files(
     path: Annotated[
-        Path, typer.Argument(help="CSV (also .csv.gz) or Parquet, a trade in a row, in time order.")
+        Path,
+        typer.Argument(help="CSV (also .csv.gz) or Parquet, a trade or a quote in a row, in time order."),
     ],
     speed: _Speed = None,
     rate: _Rate = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
     source: Annotated[
-        str | None, typer.Option(help="Name of the feed, as declared in market.sources.")
+        str | None,
+        typer.Option(help="Name of the feed, as declared in market.sources or market.quotes.sources."),
     ] = None,
     open_end: _Open = False,
     restart: _Restart = False,
 ) -> None:
-    """Send a file of trades. Stopped, it goes on where it was; ticks sent twice are dropped by their name.
+    """Send a file of trades, or of quotes. Stopped, it goes on where it was; what is sent twice is dropped by its name.
 
-    Columns are recognised by usual names; the section files of headrace.toml tells others, the time format,
-    its zone, and the scale of prices. Rows that cannot be read go to the dead letters with their line.
+    A file with a bid and an ask and without a price is one of quotes: they go to market.quotes. Columns are recognised
+    by usual names; the section files of headrace.toml tells others, the time format, its zone, and the scale of prices.
+    Rows that cannot be read go to the dead letters with their line.
 
     Exit status: 0 when all is sent and acknowledged, 130 or 143 when it was interrupted.
 
@@ -80,6 +85,8 @@ def files(
         headrace ingest files trades.csv.gz
 
         headrace ingest files trades.parquet --speed 60
+
+        headrace ingest files quotes.csv
     """
     from connectors.files import TradesFile
     from connectors.sender import Pace
@@ -153,15 +160,11 @@ def _run(
     from streams.runtime import registry
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    declared = [source.name for source in loaded.pipeline.market.sources]
-    if connector.source not in declared:
-        raise SourceUndeclared(
-            f"source {connector.source!r} is not declared, its ticks would all be refused. Declare it in "
-            f"pipeline.market.sources before the topics are made, or say --source ({', '.join(declared)})"
-        )
+    for topic in connector.topics:
+        _check_source(loaded, topic, connector.source)
     found = loaded.endpoints()
     codec = registry.codec(found.registry, loaded.namespace)
-    sender = Sender(found.kafka, loaded.namespace, codec.encode)
+    sender = Sender(found.kafka, loaded.namespace, codec.encode, topics=connector.topics)
     file = ProgressFile(
         loaded.stack.data_dir / "ingest",
         topic=sender.topic,
@@ -198,10 +201,31 @@ def _run(
     bad = f", {counts.dead_letters:,} rows to the dead letters" if counts.dead_letters else ""
     finished = file.load().finished
     typer.echo(
-        f"{counts.ticks:,} ticks{late}{bad}, {counts.clocks:,} clocks" + ("" if finished else ": interrupted")
+        f"{_told(counts)}{late}{bad}, {counts.clocks:,} clocks" + ("" if finished else ": interrupted")
     )
     if not finished:
         raise typer.Exit(128 + received)
+
+
+def _check_source(loaded: Settings, topic: str, source: str) -> None:
+    market = loaded.pipeline.market
+    ticks = market.sources, "sources", "ticks"
+    parts, where, what = ticks if topic == TICKS else (market.quote_sources, "quotes", "quotes")
+    declared = [part.name for part in parts]
+    if source not in declared:
+        raise SourceUndeclared(
+            f"source {source!r} is not declared, its {what} would all be refused. Declare it in "
+            f"pipeline.market.{where} before the topics are made"
+            + (f", or say --source ({', '.join(declared)})" if declared else "")
+        )
+
+
+def _told(counts: Counts) -> str:
+    """Ticks and quotes, those that there are."""
+    quotes = f"{counts.quotes:,} quotes"
+    if counts.quotes and not counts.ticks:
+        return quotes
+    return f"{counts.ticks:,} ticks" + (f", {quotes}" if counts.quotes else "")
 
 
 @contextmanager
@@ -214,7 +238,7 @@ def _shown(name: str, fraction: Callable[[Progress], float]) -> Iterator[Callabl
             nonlocal last_s
             if time.monotonic() - last_s >= PLAIN_EVERY_S:
                 last_s = time.monotonic()
-                told = f"{progress.counts.ticks:,} ticks, {progress.outstanding:,} on their way"
+                told = f"{_told(progress.counts)}, {progress.outstanding:,} on their way"
                 typer.echo(f"{name}: {fraction(progress):.0%}, {told}")
 
         yield line
@@ -224,7 +248,7 @@ def _shown(name: str, fraction: Callable[[Progress], float]) -> Iterator[Callabl
         task = bar.add_task(name, total=1.0, told="")
 
         def draw(progress: Progress) -> None:
-            told = f"{progress.counts.ticks:,} ticks"
+            told = _told(progress.counts)
             bar.update(task, completed=fraction(progress), told=told)
 
         yield draw

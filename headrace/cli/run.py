@@ -21,6 +21,7 @@ class AgentName(StrEnum):
     """The agents that a worker can run."""
 
     symbols = "symbols"
+    quotes = "quotes"
     universes = "universes"
     portfolios = "portfolios"
 

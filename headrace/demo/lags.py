@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import confluent_kafka as ck
 import psycopg
@@ -14,7 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from schemas.topics import TOPICS, physical
 from sinks.timescale import SINK_TOPICS, queries
 from sinks.timescale.tables import run_of
-from streams import topology
+from streams.agent import Agent
 
 SINK = "sink"
 _AWAY = (ck.KafkaException, psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
@@ -32,11 +33,13 @@ class Lags:
     offset is written after its outputs, so nothing can still be on its way.
     """
 
-    def __init__(self, bootstrap: str, database_url: str, namespace: str) -> None:
+    def __init__(
+        self, bootstrap: str, database_url: str, namespace: str, agents: Iterable[Agent[Any, Any]]
+    ) -> None:
         self._admin = AdminClient({"bootstrap.servers": bootstrap}, logger=logger)
         self._database_url = database_url
         self._namespace = namespace
-        self._agents = [(agent.name, agent.source) for agent in topology.agents()]
+        self._agents = [(agent.name, agent.source) for agent in agents]
         self.behind: dict[str, int | None] = {**{name: None for name, _ in self._agents}, SINK: None}
         self.drained = threading.Event()
         self._feed_done = threading.Event()

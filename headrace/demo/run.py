@@ -85,8 +85,9 @@ def run(
 
         fleet = cleanup.enter_context(Fleet(folder / "logs", _environment(file, namespace, found)))
         watch = cleanup.enter_context(closing(Watch(found.kafka, namespace, codec, record.portfolios)))
-        lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace)))
-        for agent in topology.agents():
+        agents = topology.needed(record)
+        lags = cleanup.enter_context(closing(Lags(found.kafka, found.database, namespace, agents)))
+        for agent in agents:
             fleet.start(agent.name, worker_argv(agent.name))
         fleet.start(SINK, sink_argv())
         fleet.start(FEED, planned.feed, finishes=True)

@@ -13,12 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from connectors.files import FilesSettings
 from connectors.simulator import Simulation, SimulatorSettings
 from headrace import backtest
 from headrace.cli import app
 from headrace.parquet import arrow_schema
-from headrace.pipeline import PipelineSettings, PortfolioPart, SourcePart, StrategyPart, UniversePart
+from headrace.pipeline import (
+    MarketPart,
+    PipelineSettings,
+    PortfolioPart,
+    QuotesPart,
+    SourcePart,
+    StrategyPart,
+    UniversePart,
+)
 from headrace.results import max_drawdown, sharpe
+from schemas.records import ClockKind
 from schemas.topics import TOPICS
 
 SESSION = SimulatorSettings(symbols=("AAA", "BBB", "CCC"), minutes=130, ticks_per_minute=8.0)
@@ -102,6 +112,50 @@ def test_the_simulator_and_its_file_give_the_same_trades(file: Path) -> None:
         assert simulated[name] == from_file[name], name
 
 
+def test_quotes_of_another_file_change_what_orders_pay(file: Path) -> None:
+    quotes = file.with_name("quotes.csv")
+    with quotes.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["time_us", "symbol", "bid", "ask"])
+        for tick in Simulation(SESSION).ticks():
+            writer.writerow([tick.event_time, tick.symbol, tick.price * 0.99, tick.price * 1.01])
+    plain, quoted = told(str(file)), told(str(file), "--quotes", str(quotes), "--out", "quoted")
+    assert (quoted["ticks"], quoted["quotes"], plain["quotes"]) == (plain["ticks"], plain["ticks"], 0)
+    assert quoted["bars"] == plain["bars"]
+    assert quoted["snapshots"] == plain["snapshots"]
+    assert quoted["books"][0]["profit"] < plain["books"][0]["profit"]
+    snapshots = pq.read_table("quoted/portfolio_events.parquet").to_pylist()
+    spreads = {
+        row["quote"]["spread_bps"] for snapshot in snapshots for row in snapshot["rows"] if row["quote"]
+    }
+    assert spreads
+    assert all(spread == pytest.approx(200.0) for spread in spreads)
+
+
+def test_quotes_that_end_early_hold_no_snapshot_back(file: Path) -> None:
+    quotes = file.with_name("quotes.csv")
+    first = next(Simulation(SESSION).ticks())
+    quotes.write_text(f"time_us,symbol,bid,ask\n{first.event_time},{first.symbol},1,2\n")
+    assert told(str(file), "--quotes", str(quotes))["snapshots"] == told(str(file))["snapshots"]
+
+
+def test_a_file_of_the_wrong_kind_is_told_from_the_right(file: Path) -> None:
+    with pytest.raises(backtest.NotQuotes, match=r"trades.csv holds no quotes"):
+        backtest.file_feed(file, FilesSettings(), MarketPart(), file)
+    quotes = file.with_name("quotes.csv")
+    quotes.write_text("time,symbol,bid,ask\n1,A,1,2\n")
+    with pytest.raises(backtest.NothingToTrade, match="--quotes"):
+        backtest.file_feed(quotes, FilesSettings(), MarketPart())
+
+
+def test_simulated_quotes_are_switched_on_by_their_setting(folder: Path) -> None:
+    settings = "[simulator]\nsymbols = ['AAA', 'BBB']\nminutes = 20\nquotes = true\n"
+    (folder / "headrace.toml").write_text(settings)
+    figures = told("--simulate")
+    assert figures["quotes"] == figures["ticks"] > 0
+    assert figures["snapshots"] == 20
+
+
 def test_a_strategy_of_ones_own_is_tried(file: Path) -> None:
     Path("mine.py").write_text(BUYER)
     (book,) = told(str(file), "--strategy", "mine.py:Buyer")["books"]
@@ -134,6 +188,17 @@ def test_what_is_declared_is_kept_but_for_the_sources() -> None:
     assert not defaults
     assert pipeline.market.sources == (SourcePart(name="files"),)
     assert (pipeline.universes, pipeline.portfolios) == (declared.universes, declared.portfolios)
+
+
+def test_quotes_are_taken_where_there_are_any_whatever_is_declared() -> None:
+    """A universe would wait for ever for the clocks of a feed that does not run."""
+    own_clock = SourcePart(name="mine", clock=ClockKind.TICKS)
+    market = MarketPart(quotes=QuotesPart(sources=(SourcePart(name="other"), own_clock)))
+    declared = PipelineSettings(market=market)
+    without, _ = backtest.pipeline_for(declared, "files", lambda: ("A",))
+    assert without.market.quotes is None
+    with_quotes, _ = backtest.pipeline_for(declared, "files", lambda: ("A",), "mine")
+    assert with_quotes.market.quote_sources == (own_clock,)
 
 
 def test_every_result_has_columns() -> None:

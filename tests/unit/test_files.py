@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from connectors.errors import FileUnreadable, LayoutError
 from connectors.files import Columns, Constants, FilesSettings, TradesFile, values
 from connectors.messages import BEGINNING, BadRow, Position
-from schemas.records import Side, Tick
+from schemas.records import Quote, Side, Tick
 
 HEAD = "ts_ms_utc,symbol,price_e4,size,exchange,condition,suspicious\n"
 ROW = "1381132800464,SPY,1674100,100,P,20002000,0\n"
@@ -275,6 +275,79 @@ def test_a_finished_file_has_nothing_to_say(tmp_path: Path) -> None:
     assert len(list(file.messages(BEGINNING))) == 3
     assert file.fraction() == 1.0
     assert list(file.messages(Position(2, TIME, finished=True))) == []
+
+
+QUOTES_HEAD = "time,ticker,bid_e2,bid_size,ask_e2,ask_size,exchange\n"
+
+
+def test_a_file_with_bid_and_ask_and_no_price_is_of_quotes(tmp_path: Path) -> None:
+    bad = ["1,2", "{t},SPY,16741,3,,4,P", "{t},SPY,high,3,16743,4,P", "soon,SPY,16741,3,16743,4,P"]
+    lines = ["{t},SPY,16741,3,16743,4,P", *bad, "{t},IBM,18400,0,18400.5,1,N"]
+    text = QUOTES_HEAD + "\n".join(lines).format(t=TIME // 1000) + "\n"
+    file = TradesFile(write(tmp_path, text))
+    assert file.topics == ("market.quotes",)
+    assert "bid: bid_e2 / 100" in file.layout.describe()
+    rows = list(file.rows())
+    assert rows[0] == Quote(
+        symbol="SPY",
+        source="files",
+        session=file.session,
+        sequence=2,
+        event_time=TIME,
+        bid=167.41,
+        bid_size=3.0,
+        ask=167.43,
+        ask_size=4.0,
+        exchange="P",
+    )
+    assert [(row.line, row.error.split(":")[0]) for row in rows[1:-1] if isinstance(row, BadRow)] == [
+        (3, "2 columns instead of 7"),
+        (4, "ask"),
+        (5, "bid"),
+        (6, "time"),
+    ]
+    assert isinstance(rows[-1], Quote)
+    assert (rows[-1].ask, rows[-1].bid_size) == (184.005, 0.0)
+    messages = list(file.messages())
+    assert {(message.topic, type(message.record).__name__) for message in messages} == {
+        ("market.quotes", "Quote"),
+        ("market.quotes", "NoneType"),
+        ("market.ticks", "DeadLetter"),
+    }
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "ts,symbol,bid_price,bid_qty,ask_price,ask_qty",
+        "TIME,SYM_ROOT,BID,BIDSIZ,ASK,ASKSIZ",
+        "ts_event,symbol,bid_px_00,bid_sz_00,ask_px_00,ask_sz_00",
+        "timestamp,pair,Bid,BidVolume,Ask,AskVolume",
+        "t,S,bp,bs,ap,as".replace("S", "sym"),
+    ],
+)
+def test_usual_names_of_quotes(tmp_path: Path, head: str) -> None:
+    row = read(write(tmp_path, f"{head}\n{TIME},A,1.5,2,1.75,3\n"))[0]
+    assert isinstance(row, Quote)
+    assert (row.symbol, row.event_time) == ("A", TIME)
+    assert (row.bid, row.bid_size, row.ask, row.ask_size) == (1.5, 2.0, 1.75, 3.0)
+
+
+def test_quotes_without_sizes_in_parquet_and_columns_named_for_another_file(tmp_path: Path) -> None:
+    table = {"when": [TIME], "b": [1.5], "a": [1.75]}
+    pq.write_table(pa.table(table), tmp_path / "quotes.parquet")
+    columns = Columns(time="when", bid="b", ask="a", price="px", size="shares")
+    settings = FilesSettings(columns=columns, constants=Constants(symbol="A", exchange="X"))
+    (row,) = read(tmp_path / "quotes.parquet", settings)
+    assert isinstance(row, Quote)
+    assert (row.symbol, row.exchange, row.bid, row.ask) == ("A", "X", 1.5, 1.75)
+    assert (row.bid_size, row.ask_size) == (0.0, 0.0)
+
+
+def test_a_price_makes_it_a_file_of_trades_unless_it_is_said_to_be_none(tmp_path: Path) -> None:
+    path = write(tmp_path, f"ts,symbol,price,size,bid,ask\n{TIME},A,1.6,9,1.5,1.75\n")
+    assert isinstance(read(path)[0], Tick)
+    assert isinstance(read(path, FilesSettings(columns=Columns(price="")))[0], Quote)
 
 
 def test_real_trades_are_read_exactly(trades: Path) -> None:

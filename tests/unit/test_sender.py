@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from connectors import sender
-from connectors.messages import Message, Position
+from connectors.messages import QUOTES, TICKS, Message, Position
 from connectors.sender import UNPACED, Pace
-from tests.examples import DAY0, SECOND, tick
+from tests.examples import DAY0, SECOND, quote, tick
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,37 @@ def test_a_position_counts_only_when_all_before_it_is_acknowledged(monkeypatch: 
     assert told[1].acknowledged == Position(1, DAY0)
     assert told[4].outstanding == 1
     assert told[-1].acknowledged == Position(4, DAY0, finished=True)
+
+
+def test_quotes_beside_ticks_belong_to_the_tick_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between the two, both are sent again."""
+    sent: list[tuple[str, Any]] = []
+
+    class Producer(LateProducer):
+        def produce(self, topic: str, *, on_delivery: Any, key: str | None = None, **rest: Any) -> None:
+            sent.append((topic, rest.get("partition", key)))
+            super().produce(topic, on_delivery=on_delivery, key=key)
+
+    monkeypatch.setattr(sender, "Producer", Producer)
+    monkeypatch.setattr(sender, "_topic", lambda _, name: (name, 2 if name.endswith("ticks") else 1))
+    sending = sender.Sender("nowhere", "n", lambda *_: b"", topics=(TICKS, QUOTES))
+    messages = [
+        Message(None, None, DAY0, "test", TICKS),
+        Message(None, None, DAY0, "test", QUOTES),
+        Message("A", quote("A", sequence=1), DAY0, "test", QUOTES),
+        Message("A", tick("A", sequence=1), DAY0, "test", TICKS),
+        Message("A", quote("A", sequence=2), DAY0, "test", QUOTES),
+    ]
+    told: list[sender.Progress] = []
+    counts = sending.run(iter(messages), report=told.append)
+    assert (sending.topic, sending.topic_id) == ("n.market.ticks", "n.market.ticks")
+    assert sent == [
+        ("n.market.ticks", 0),
+        ("n.market.ticks", 1),
+        ("n.market.quotes", 0),
+        ("n.market.quotes", "A"),
+        ("n.market.ticks", "A"),
+        ("n.market.quotes", "A"),
+    ]
+    assert (counts.ticks, counts.quotes, counts.clocks) == (1, 2, 2)
+    assert told[-1].acknowledged == Position(1, DAY0, finished=True)

@@ -19,7 +19,7 @@ from connectors.errors import MatrixError
 from connectors.messages import Message, Position
 from connectors.simulator import Minute, Simulation, SimulatorSettings, export_truth
 from connectors.simulator.regimes import BEHAVIOURS, transition
-from schemas.records import Label, Tick
+from schemas.records import Label, Quote, Tick
 
 SMALL = SimulatorSettings(symbols=("A", "B", "C"), minutes=12, ticks_per_minute=40.0)
 LABELS = [behaviour.label for behaviour in BEHAVIOURS]
@@ -54,6 +54,42 @@ def test_it_goes_on_from_any_message() -> None:
         position = Position(ticks[-1].sequence or 0 if ticks else 0, clock)
         assert list(simulation.messages(position)) == whole[cut:]
     assert not list(simulation.messages(Position(len(whole), 0, finished=True)))
+
+
+QUOTED = SMALL.model_copy(update={"quotes": True})
+
+
+def test_a_quote_stands_before_each_trade_and_changes_none() -> None:
+    simulation = Simulation(QUOTED)
+    messages = list(simulation.messages())
+    assert [m for m in messages if m.topic == "market.ticks"] == list(Simulation(SMALL).messages())
+    rows = [m.record for m in messages if m.record is not None]
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    for best, trade in pairs:
+        assert isinstance(best, Quote)
+        assert isinstance(trade, Tick)
+        assert (best.symbol, best.event_time, best.sequence) == (
+            trade.symbol,
+            trade.event_time,
+            trade.sequence,
+        )
+        assert best.bid < best.ask
+        assert best.bid - 0.01 < trade.price < best.ask + 0.01
+        assert min(best.bid_size, best.ask_size) >= QUOTED.lot
+    clocks = [(m.topic, m.time_us) for m in messages if m.is_clock]
+    assert clocks[::2] == [("market.ticks", time) for _, time in clocks[1::2]]
+    assert clocks[1::2] == [("market.quotes", time) for _, time in clocks[1::2]]
+
+
+def test_quotes_go_on_from_any_trade() -> None:
+    simulation = Simulation(QUOTED)
+    whole = list(simulation.messages())
+    for cut in (0, 117, len(whole) // 2):
+        ticks = [m.record for m in whole[:cut] if isinstance(m.record, Tick)]
+        clock = max((m.time_us for m in whole[:cut] if m.is_clock), default=None)
+        position = Position(ticks[-1].sequence or 0 if ticks else 0, clock)
+        rest = [m for m in simulation.messages(position) if m.record is not None]
+        assert rest == [m for m in whole if m.record is not None][2 * len(ticks) :]
 
 
 def test_ticks_come_in_time_order_within_the_session_on_the_grid_in_round_lots() -> None:
