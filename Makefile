@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PEERS := .venv-bench
+STREAMS := bench/peers/kafka_streams
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test acceptance lint bench clean
@@ -27,12 +29,12 @@ lint: $(VENV)/.installed-test ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed-test ## the measurements that the README quotes (ARGS="throughput" and others)
-	@$(BIN)/python -m bench $(or $(ARGS),all)
+bench: $(VENV)/.installed-test $(PEERS)/.installed $(STREAMS)/target/.built ## measure, beside other frameworks (ARGS="throughput" and others)
+	@$(BIN)/headrace bench $(or $(ARGS),all)
 
 clean: ## stop the local stack, remove .venv and what tools left behind (data and downloads stay)
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace down; fi
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(STREAMS)/target build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -54,3 +56,15 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "installing headrace and its test tools into $(VENV) (once; about a minute)"
 	@$(PIP) install --editable '.[test]'
 	@touch $(VENV)/.installed $@
+
+# What Headrace is measured against. A peer that cannot be had here is left out of the tables, and they say so.
+$(PEERS)/.installed: bench/peers/requirements.txt | $(VENV)/.created
+	@echo "installing the peers of the bench into $(PEERS) (once; about a minute)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install -r $< \
+	    && touch $@ || echo "the peers cannot be installed here: the bench goes on without them" >&2
+
+$(STREAMS)/target/.built: $(STREAMS)/pom.xml $(wildcard $(STREAMS)/src/main/java/headrace/bench/*.java)
+	@echo "building the Kafka Streams peer (once; about half a minute)"
+	@mvn --quiet --batch-mode -Dstyle.color=never --file $< package \
+	    && touch $@ || echo "Kafka Streams needs Maven and a JDK, 17 or newer: the bench goes on without it" >&2

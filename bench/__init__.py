@@ -1,1 +1,1 @@
-"""The measurements that the README quotes: `python -m bench --help`. Not part of what is installed."""
+"""The measurements that the README quotes: `headrace bench --help`. Not part of what is installed."""

@@ -1,21 +1,28 @@
-"""`python -m bench`: the measurements that the README quotes, each with a table, a JSON file and a plot."""
+"""`headrace bench`, or `python -m bench`: what the README quotes, each with a table, a JSON file and a plot."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench import backtest as backtests
 from bench import confusion as confusions
+from bench import contenders
 from bench import latency as latencies
+from bench import soak as soaks
 from bench import throughput as throughputs
 from bench.rig import RESULTS, services
+from bench.throughput.contenders import PEERS_VENV
+from bench.throughput.scenarios import Scenario
+from headrace import settings
 from headrace.cli import FAILURES
 
 app = typer.Typer(
@@ -26,56 +33,135 @@ app = typer.Typer(
     help="The measurements that the README quotes. Needs a machine that does nothing else: look at the load average.",
 )
 
-_Ticks = Annotated[int, typer.Option(min=50_000, help="Ticks for Headrace.")]
-_StockTicks = Annotated[
-    int, typer.Option(min=5_000, help="Records for stock Faust: the first of the same topic.")
+_Scenarios = Annotated[
+    list[Scenario] | None, typer.Option("--scenario", help="May be given again. Left out: what can be run.")
 ]
+_File = typer.Option(
+    "--trades", exists=True, dir_okay=False, help="A file of trades, as `headrace ingest files` takes it."
+)
+_Trades = Annotated[Path | None, _File]
+_NeededTrades = Annotated[Path, _File]
+_Contenders = Annotated[
+    list[str] | None, typer.Option("--contender", help="Only this one; may be given again. Left out: all.")
+]
+_Ticks = Annotated[int, typer.Option(min=50_000, help="Ticks in the topic: Headrace takes them all.")]
 _Repetitions = Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")]
+_Processes = Annotated[int, typer.Option(min=1, max=4, help="More than 1: Headrace by so many, too.")]
+_Rates = Annotated[
+    list[int] | None,
+    typer.Option("--rate", min=20, help="Ticks a second; may be given again. Left out: 1000 and 10000."),
+]
+_Sweep = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--sweep", min=20, help="A rate that is only tried; may be given again. Left out: up to 100000."
+    ),
+]
+_Seconds = Annotated[float, typer.Option(min=2.0, help="Length of each measurement.")]
+_Closings = Annotated[int, typer.Option(min=1, help="1-second bars that end in a second of the wall clock.")]
+_Minutes = Annotated[float, typer.Option(min=1.0, help="Length of the run.")]
 _Rate = Annotated[int, typer.Option(min=20, help="Ticks a second.")]
-_Seconds = Annotated[int, typer.Option(min=2, help="Length of the measurement; a bar ends in each.")]
 
-TICKS, STOCK_TICKS, REPETITIONS = 300_000, 40_000, 5
-RATE, SECONDS = 1_000, 120
+TICKS, REPETITIONS, BACKTESTS = 4_000_000, 5, 3
 
 
 @app.command()
 def throughput(
-    ticks: _Ticks = TICKS, stock_ticks: _StockTicks = STOCK_TICKS, repetitions: _Repetitions = REPETITIONS
+    scenario: _Scenarios = None,
+    trades: _Trades = None,
+    ticks: _Ticks = TICKS,
+    repetitions: _Repetitions = REPETITIONS,
+    contender: _Contenders = None,
+    processes: _Processes = 1,
 ) -> None:
-    """Ticks to 1-second bars per second: Headrace beside a stock Faust agent, in turn, over the same topic.
+    """Ticks to 1-second bars per second: Headrace beside other frameworks, in turn, over the same topics.
 
-    Writes throughput.json and throughput.png into bench/results.
+    Headrace is always measured; contenders that are not installed are left out (`make bench` installs them all). The
+    trades of a file are read as the section files of headrace.toml says. Writes throughput.json and throughput.png
+    into bench/results.
 
     Examples:
 
-        python -m bench throughput
+        headrace bench throughput
 
-        python -m bench throughput --ticks 1000000 --repetitions 3
+        headrace bench throughput --trades trades.csv.gz --processes 2
+
+        headrace bench throughput --scenario sim20 --contender bytewax --repetitions 3
     """
-    with services() as found, _shown("throughput", 3 * repetitions) as advance:
-        figures = throughputs.run(
-            found, ticks=ticks, stock_ticks=stock_ticks, repetitions=repetitions, advance=advance
-        )
+    chosen = scenario or [each for each in Scenario if each is not Scenario.SESSIONS or trades is not None]
+    plan = throughputs.Plan(
+        chosen, ticks, repetitions, contender, processes=processes, trades=trades, files=settings.load().files
+    )
+    with services() as found, _shown("throughput", plan.steps()) as advance:
+        figures = throughputs.run(found, plan, advance)
     throughputs.show(figures, Console())
     _written("throughput")
 
 
 @app.command()
-def latency(rate: _Rate = RATE, seconds: _Seconds = SECONDS) -> None:
-    """From the record that closes a bar to its snapshot and to an order on it, p50 and p99, at a steady rate.
+def latency(
+    rate: _Rates = None,
+    sweep: _Sweep = None,
+    seconds: _Seconds = latencies.SECONDS,
+    closings: _Closings = latencies.CLOSINGS,
+    contender: _Contenders = None,
+) -> None:
+    """From the records that close a bar to the bar and to an order on it, and the rate at which each one is lost.
 
     Writes latency.json and latency.png into bench/results.
 
     Examples:
 
-        python -m bench latency
+        headrace bench latency
 
-        python -m bench latency --rate 5000 --seconds 30
+        headrace bench latency --rate 5000 --seconds 30 --contender headrace
     """
-    with services() as found, _shown("latency", 3) as advance:
-        figures = latencies.run(found, rate=rate, seconds=seconds, advance=advance)
+    rates, tried = rate or latencies.RATES, sweep or latencies.SWEEP
+    names = contender or contenders.NAMES
+    with services() as found, _shown("latency", latencies.steps(rates, tried, names)) as advance:
+        figures = latencies.run(
+            found, rates=rates, sweep=tried, seconds=seconds, closings=closings, names=names, advance=advance
+        )
     latencies.show(figures, Console())
     _written("latency")
+
+
+@app.command()
+def soak(minutes: _Minutes = soaks.MINUTES, rate: _Rate = soaks.RATE) -> None:
+    """Whether the pipeline could run for ever: memory of every process and lag of every group at a steady rate.
+
+    Writes soak.json and soak.png into bench/results.
+
+    Examples:
+
+        headrace bench soak
+
+        headrace bench soak --minutes 60 --rate 20000
+    """
+    with services() as found, _shown("soak", soaks.steps(minutes)) as advance:
+        figures = soaks.run(found, minutes=minutes, rate=rate, advance=advance)
+    soaks.show(figures, Console())
+    _written("soak")
+
+
+@app.command()
+def backtest(trades: _NeededTrades, repetitions: _Repetitions = BACKTESTS) -> None:
+    """Backtests of a file of trades: Headrace beside nautilus_trader's engine and csp, in turn. Needs no services.
+
+    Writes backtest.json and backtest.png into bench/results.
+
+    Example:
+
+        headrace bench backtest --trades trades.csv.gz
+    """
+    python = PEERS_VENV / "bin" / "python"
+    peers = python if python.exists() else None
+    with _shown("backtest", backtests.steps(repetitions, peers is not None)) as advance:
+        figures = backtests.run(trades, repetitions=repetitions, peers=peers, advance=advance)
+    backtests.show(figures, Console())
+    if peers is None:
+        Console().print("nautilus_trader, csp: not installed; `make bench` installs them", style="yellow")
+    _written("backtest")
 
 
 @app.command()
@@ -84,7 +170,7 @@ def confusion() -> None:
 
     Example:
 
-        python -m bench confusion
+        headrace bench confusion
     """
     found: confusions.Confusion = Counter()
     with _shown("confusion", len(confusions.SEEDS)) as advance:
@@ -97,16 +183,21 @@ def confusion() -> None:
 
 
 @app.command("all")
-def everything() -> None:
-    """All of them, as they are by default.
+def everything(trades: _Trades = None) -> None:
+    """All of them, as they are by default: about an hour. Without a file of trades, what needs one is left out.
 
-    Example:
+    Examples:
 
-        python -m bench all
+        headrace bench all
+
+        headrace bench all --trades trades.csv.gz
     """
     with services():
-        throughput()
+        throughput(trades=trades, processes=2)
         latency()
+        soak()
+    if trades is not None:
+        backtest(trades)
     confusion()
 
 
@@ -130,10 +221,10 @@ def _shown(name: str, steps: int) -> Iterator[Callable[[str], None]]:
         yield advance
 
 
-def main() -> None:
-    """Run the command; our own errors are one message and exit status 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with ``arguments`` (None: the process's); our own errors are one message and exit status 1."""
     try:
-        app(prog_name="python -m bench")
+        app(args=arguments, prog_name="headrace bench")
     except FAILURES as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from error

@@ -20,7 +20,7 @@ from streams.symbols import Symbols
 
 SEEDS = (7, 8)
 DOCS = Path(__file__).parent.parent / "docs" / "regimes.md"
-BEGIN, END = "<!-- python -m bench confusion -->", "<!-- end -->"
+BEGIN, END = "<!-- headrace bench confusion -->", "<!-- end -->"
 LABELS = tuple(behaviour.label for behaviour in BEHAVIOURS)
 
 Confusion = Counter[tuple[Label, Label]]

@@ -10,26 +10,29 @@ import threading
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from headrace import settings, stack, topics
 from headrace.fleet import Fleet
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.codec import Codec
+from schemas.topics import MAX_TIMESTAMP_MS, TOPICS, physical
 from streams.errors import HeadraceError
 from streams.runtime import registry
 
-RESULTS = Path(__file__).parent / "results"
+REPO = Path(__file__).parent.parent
+RESULTS = REPO / "bench" / "results"
 """Figures as JSON, plots, and the logs of what failed; not kept in the repository."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SAMPLE_EVERY_S = 0.05
+_TOPICS_TIMEOUT_S = 30.0
 
 
 class BenchError(HeadraceError):
@@ -56,6 +59,7 @@ class Rig:
 
     def __init__(self, found: Endpoints, pipeline: PipelineSettings) -> None:
         self.kafka = found.kafka
+        self.admin = AdminClient({"bootstrap.servers": found.kafka, "log_level": 4})
         self.namespace = f"bench-{uuid.uuid4().hex[:10]}"
         self._found = found
         self._pipeline = pipeline
@@ -71,14 +75,49 @@ class Rig:
         self.fleet.stop()
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        admin = AdminClient({"bootstrap.servers": self.kafka})
-        ours = [name for name in admin.list_topics(timeout=10).topics if self.namespace in name]
-        for future in admin.delete_topics(ours, operation_timeout=30).values():
-            future.result(30)
+        self._delete(self._ours())
+
+    def renew(self, agent: str) -> None:
+        """Throw the results and the state of an agent away, so that it begins again at the start of its source."""
+        names = [
+            name for name, topic in TOPICS.items() if agent in topic.written_by and topic.role != "internal"
+        ]
+        self._delete([physical(self.namespace, name) for name in names])
+        topics.create(self.kafka, self.namespace, self._pipeline.record(), self.codec)
+
+    def empty(self, topic: str, partitions: int) -> None:
+        """Make a topic (its name on the broker) that is none of Headrace's; one that is there is made anew."""
+        self._delete([topic])
+        config = {"retention.ms": "-1", "message.timestamp.after.max.ms": MAX_TIMESTAMP_MS}
+        made = self.admin.create_topics([NewTopic(topic, partitions, replication_factor=1, config=config)])
+        made[topic].result(_TOPICS_TIMEOUT_S)
+
+    def delete(self, part: str) -> None:
+        """Delete every topic of this namespace whose name has ``part`` in it."""
+        self._delete([name for name in self._ours() if part in name])
+
+    def _ours(self) -> list[str]:
+        return [name for name in self.admin.list_topics(timeout=10).topics if self.namespace in name]
+
+    def _delete(self, names: Sequence[str]) -> None:
+        """Delete those of ``names`` that are there, and wait until they are gone."""
+        known = self.admin.list_topics(timeout=10).topics
+        there = [name for name in names if name in known]
+        if there:
+            for future in self.admin.delete_topics(there, operation_timeout=_TOPICS_TIMEOUT_S).values():
+                future.result(_TOPICS_TIMEOUT_S)
+        deadline_s = time.monotonic() + _TOPICS_TIMEOUT_S
+        while set(there) & set(self.admin.list_topics(timeout=10).topics):
+            if time.monotonic() > deadline_s:
+                raise BenchError(
+                    f"topics are not gone {_TOPICS_TIMEOUT_S:g} s after they were deleted: {there}"
+                )
+            time.sleep(0.1)
 
     def _environment(self) -> dict[str, str]:
         """What the children are told; how workers behave (section worker) is what the user's own settings say."""
         return {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(REPO), os.environ.get("PYTHONPATH")))),
             "HEADRACE_NAMESPACE": self.namespace,
             "HEADRACE_KAFKA__BOOTSTRAP": self.kafka,
             "HEADRACE_REGISTRY__URL": self._found.registry,

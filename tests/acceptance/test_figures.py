@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bench import latency, throughput
+from bench.contenders import BRIDGE, HEADRACE
+from bench.throughput import Plan
+from bench.throughput.contenders import DECODED, STOCK
+from bench.throughput.scenarios import Scenario
 from headrace.stack import Endpoints
 
 
@@ -13,22 +17,28 @@ def ignored(_: str) -> None:
 
 
 def test_throughput_beside_stock_faust(stack: Endpoints, figures: dict[str, Any]) -> None:
-    found = throughput.run(stack, ticks=300_000, stock_ticks=20_000, repetitions=3, advance=ignored)
+    """Headrace's bars are those of the contenders, or these give no figures."""
+    plan = Plan([Scenario.SIM20], ticks=4_000_000, repetitions=3, only=[STOCK, DECODED])
+    found = throughput.run(stack, plan, ignored)["scenarios"][Scenario.SIM20]
     for name, medians in found["medians"].items():
-        figures[f"1s bars, {name}"] = (
-            f"{medians['per_second']:,.0f} records/s, {medians['cpu_us']:.1f} CPU µs a record"
-        )
+        told = f"{medians['per_second']:,.0f} ticks/s, {medians['cpu_us']:.2f} CPU µs a tick"
+        figures[f"1s bars, {name}"] = told
     figures["1s bars, load average before each run"] = [each["load_average"] for each in found["repetitions"]]
-    assert found["ratio"]["per_second"] > 3
-    assert found["ratio"]["cpu_us"] < 1 / 3
+    assert found["wrong"] == {}
+    assert found["bars_compared"][STOCK] > 0
+    assert found["headrace_is"][STOCK]["times_as_fast"] > 3
+    assert found["headrace_is"][STOCK]["share_of_cpu"] < 1 / 3
 
 
 def test_latency_of_a_closing_bar(stack: Endpoints, figures: dict[str, Any]) -> None:
-    """`latency.run` raises where a bar led to no order."""
-    found = latency.run(stack, rate=1_000, seconds=60, advance=ignored)
-    for name, percentiles in found["percentiles"].items():
-        figures[f"closing bar to {name}, ms"] = {at: round(value, 1) for at, value in percentiles.items()}
+    rate = 1_000
+    found = latency.run(stack, rates=(rate,), sweep=(), seconds=60, names=(HEADRACE, BRIDGE), advance=ignored)
+    for name, own in found["contenders"].items():
+        for label, percentiles in own["rates"][str(rate)]["ms"].items():
+            figures[f"{name}, closing bar to the {label}, ms"] = percentiles
     figures["latency, load average"] = found["machine"]
-    assert found["setting"]["ticks_per_second_reached"] > 950
-    snapshot, order = found["percentiles"]["snapshot"], found["percentiles"]["order"]
-    assert 0 < snapshot["p50"] < order["p50"] < 1_000
+    measured = found["contenders"][HEADRACE]["rates"][str(rate)]
+    assert measured["reached"] > 0.95 * rate
+    assert measured["without_result"] == 0, "every bar led to an order"
+    bar, order = measured["ms"]["bar"], measured["ms"]["order"]
+    assert 0 < bar["p50"] < order["p50"] < 1_000
