@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from headrace.compare import Results
 from schemas.codec import decode_body
-from sinks.timescale.results import RESULTS
+from sinks.timescale.results import RESULTS, Result
 from sinks.timescale.settings import sqlalchemy_url
 from sinks.timescale.tables import run_of
 
@@ -24,32 +25,47 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def mismatches(database_url: str, namespace: str, expected: Results) -> list[str]:
     """Every table whose rows for this run are not exactly ``expected``'s records; dead letters by their number."""
     found = []
-    engine = sa.create_engine(sqlalchemy_url(database_url))
-    with engine.connect() as connection:
-        for result in RESULTS:
-            columns = result.columns
-            query = sa.select(*columns).where(result.table.c.run == run_of(namespace))
-            held = [tuple(_plain(value) for value in row) for row in connection.execute(query)]
-            if result.topic == "system.dead_letters":
-                if len(held) != len(expected.dead_letters):
-                    found.append(f"dead letters: {len(held)} rows, {len(expected.dead_letters)} expected")
-                continue
-            wanted = [
-                tuple(_expected(column, record) for column in columns)
-                for (topic, _), records in expected.sequences.items()
-                if topic == result.topic
-                for body, _ in records.values()
-                if isinstance(record := decode_body(topic, body), result.record)
-            ]
-            ours, theirs = Counter(map(repr, held)), Counter(map(repr, wanted))
-            if ours != theirs:
-                extra, missing = list((ours - theirs).elements()), list((theirs - ours).elements())
-                found.append(
-                    f"{result.table.name}: {len(held)} rows, {len(wanted)} expected;\n"
-                    f"  {len(extra)} extra: {extra[:1]}\n  {len(missing)} missing: {missing[:1]}"
-                )
-    engine.dispose()
+    for result in RESULTS:
+        if result.topic == "system.dead_letters":
+            held = len(_rows(database_url, namespace, result))
+            if held != len(expected.dead_letters):
+                found.append(f"dead letters: {held} rows, {len(expected.dead_letters)} expected")
+            continue
+        records = [
+            record
+            for (topic, _), records in expected.sequences.items()
+            if topic == result.topic
+            for body, _ in records.values()
+            if isinstance(record := decode_body(topic, body), result.record)
+        ]
+        found += differences(database_url, namespace, result, records)
     return found
+
+
+def differences(
+    database_url: str, namespace: str, result: Result, records: Sequence[msgspec.Struct]
+) -> list[str]:
+    """What a result's rows for this run have and ``records`` have not, or the other way round; empty where nothing."""
+    held = _rows(database_url, namespace, result)
+    wanted = [tuple(_expected(column, record) for column in result.columns) for record in records]
+    ours, theirs = Counter(map(repr, held)), Counter(map(repr, wanted))
+    if ours == theirs:
+        return []
+    extra, missing = list((ours - theirs).elements()), list((theirs - ours).elements())
+    return [
+        f"{result.table.name}: {len(held)} rows, {len(wanted)} expected;\n"
+        f"  {len(extra)} extra: {extra[:1]}\n  {len(missing)} missing: {missing[:1]}"
+    ]
+
+
+def _rows(database_url: str, namespace: str, result: Result) -> list[tuple[Any, ...]]:
+    query = sa.select(*result.columns).where(result.table.c.run == run_of(namespace))
+    engine = sa.create_engine(sqlalchemy_url(database_url))
+    try:
+        with engine.connect() as connection:
+            return [tuple(_plain(value) for value in row) for row in connection.execute(query)]
+    finally:
+        engine.dispose()
 
 
 def _expected(column: sa.Column[Any], record: Any) -> Any:

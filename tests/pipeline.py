@@ -30,6 +30,7 @@ from streams.runtime.inline import Inline
 from streams.runtime.kafka import KafkaPort, output_settings
 
 AGENTS = ("symbols", "universes", "portfolios")
+"""Those that every pipeline needs; one with quotes needs `quotes` too."""
 DEADLINE_S = 240.0
 
 
@@ -55,11 +56,11 @@ def inline(
     for message in messages:
         timestamp_ms = max(message.time_us // 1000, 1)
         if message.record is None:
-            runner.clock(message.source, timestamp_ms)
+            runner.clock(message.source, timestamp_ms, message.topic)
         elif isinstance(message.record, DeadLetter):
             collect(Output(DEAD_LETTERS, message.key or "", message.record, message.time_us))
         else:
-            runner.tick(str(message.key), message.record, timestamp_ms)
+            runner.tick(str(message.key), message.record, timestamp_ms, message.topic)
     runner.flush()
     return results
 
@@ -89,9 +90,11 @@ class KafkaRun:
     reader: ck.Consumer = field(init=False)
     kills: list[Kill] = field(default_factory=list)
     simulator: SimulatorSettings | None = None
+    agents: tuple[str, ...] = AGENTS
 
     def __enter__(self) -> KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.agents = tuple(agent.name for agent in topology.needed(self.settings.record()))
         self.codec = registry.codec(self.stack.registry, self.namespace)
         self.port = KafkaPort(self.stack.kafka, self.namespace)
         self.reader = ck.Consumer({"bootstrap.servers": self.stack.kafka, "group.id": "headrace-test-ends"})
@@ -122,17 +125,21 @@ class KafkaRun:
     def start(self, ingest: Sequence[str] | None = None) -> None:
         """Start the agents, the sink and the connector (``ingest``: the arguments of `headrace ingest`)."""
         self.fleet = Fleet(self.folder / "logs", self.environment())
-        for name in AGENTS:
+        for name in self.agents:
             for number in range(self.processes):
                 instance = f"{name}-{number}"
                 self._start(instance, "worker", name, "--instance", instance)
         if self.with_sink:
             self._start("sink", "sink", "--instance", "sink-0")
         if ingest is not None:
-            self._start("ingest", "ingest", *ingest)
+            self.ingest(*ingest)
+
+    def ingest(self, *arguments: str, name: str = "ingest") -> None:
+        """Start a connector: the arguments of `headrace ingest`."""
+        self._start(name, "ingest", *arguments)
 
     def _start(self, name: str, *arguments: str) -> None:
-        self.fleet.start(name, headrace_argv(*arguments), finishes=name == "ingest")
+        self.fleet.start(name, headrace_argv(*arguments), finishes=arguments[0] == "ingest")
 
     # ---- where things stand
 
@@ -156,7 +163,7 @@ class KafkaRun:
     def settle(self) -> None:
         """Wait until every agent has committed the end of its source, upstream first, and the sink has it all."""
         deadline = time.monotonic() + DEADLINE_S
-        for name in AGENTS:
+        for name in self.agents:
             source = topology.agent(name).source
             while (at := self.position(name)) != (end := self.end(source)):
                 assert time.monotonic() < deadline, f"{name} stands at {at} of {end}; logs in {self.folder}"
@@ -173,10 +180,10 @@ class KafkaRun:
             SinkSettings(), self.stack.kafka, self.stack.database, self.namespace, self.codec.decode
         ).lag()
 
-    def wait_for_ingest(self) -> None:
+    def wait_for_ingest(self, name: str = "ingest") -> None:
         """Wait until the connector has ended by itself."""
         deadline = time.monotonic() + DEADLINE_S
-        while self.fleet.pid("ingest") is not None:
+        while self.fleet.pid(name) is not None:
             assert time.monotonic() < deadline, f"the connector does not end; logs in {self.folder}"
             time.sleep(0.1)
 
@@ -200,18 +207,24 @@ class KafkaRun:
             )
             time.sleep(0.1)
         lag = None
-        while agent in AGENTS:
+        while agent in self.agents:
             done = sum(self.position(agent))
             lag = sum(self.end(topology.agent(agent).source)) - done
             if lag > 0:
                 break
             assert time.monotonic() < deadline, f"{victim} never lags"
+        pid = self.fleet.pid(victim)
         self.fleet.signal(victim, signal.SIGKILL)
+        while (
+            self.fleet.pid(victim) == pid
+        ):  # or the next kill of the same could hit one that is dead already
+            assert time.monotonic() < deadline, f"{victim} does not die"
+            time.sleep(0.01)
         self.kills.append(Kill(victim, sum(self.end("market.ticks")), lag))
 
     def fleet_restarts(self) -> int:
         """How often children were started again, in all."""
-        names = ["ingest", "sink", *(f"{name}-{n}" for name in AGENTS for n in range(self.processes))]
+        names = ["ingest", "sink", *(f"{name}-{n}" for name in self.agents for n in range(self.processes))]
         return sum(self.fleet.restarts(name) for name in names)
 
     def send(self, topic: str, key: str, record: Record) -> None:

@@ -35,5 +35,5 @@ def test_most_verdicts_are_right(found: Confusion) -> None:
 
 
 def test_the_document_holds_this_table(found: Confusion) -> None:
-    """Where it does not: python -m bench confusion."""
+    """Where it does not: headrace bench confusion."""
     assert bench.table_in(bench.DOCS.read_text("utf-8")) == bench.markdown(found)

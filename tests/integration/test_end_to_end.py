@@ -231,7 +231,7 @@ def test_ten_kills(
     )
     assert len(run.kills) == 10, run.kills
     assert all(kill.lag > 0 for kill in run.kills if kill.lag is not None), run.kills
-    assert run.fleet_restarts() >= 10
+    assert run.fleet_restarts() >= 10, run.kills
     check(results, simulated[0])
     assert database.mismatches(stack.database, namespace, simulated[0]) == []
 

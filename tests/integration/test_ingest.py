@@ -294,6 +294,11 @@ def test_the_command_goes_on_where_it_was_stopped(stack: Endpoints, namespace: s
     assert "sent before" in again.output
     foreign = CliRunner().invoke(app, ["files", str(trades), "--source", "alpaca"], env=environment)
     assert isinstance(foreign.exception, SourceUndeclared)
+    quotes = trades.with_name("quotes.csv")
+    quotes.write_text("ts,symbol,bid,ask\n1381132800464,A,1.5,1.75\n")
+    undeclared = CliRunner().invoke(app, ["files", str(quotes)], env=environment)
+    assert isinstance(undeclared.exception, SourceUndeclared)
+    assert "pipeline.market.quotes" in str(undeclared.exception)
     arrived = read(stack.kafka, physical(namespace, "market.ticks"))
     records = [record for part in arrived for record in part]
     assert len({record.value for record in records if record.key == "A"}) == len(lines)

@@ -25,7 +25,7 @@ from schemas.partitioner import partition_of
 from schemas.records import Clock, RegimeSpec, Settings, UniverseSpec
 from schemas.states import PARTITION_KEY, State
 from schemas.topics import TOPICS, physical
-from streams.agent import DEAD_LETTERS, Output, SourcePartition
+from streams.agent import DEAD_LETTERS, Output, SourcePartition, frozen
 from streams.errors import Fenced
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.inline import Inline
@@ -248,7 +248,7 @@ def agree(stop: Stop, sources: list[Records], outputs: Mapping[str, list[Placed]
         expected: dict[bytes, State] = {key.encode(): state for key, state in keys.items()}
         if position:
             expected[PARTITION_KEY] = own
-        assert states == {key: codec.encode(CHANGELOG, state) for key, state in expected.items()}
+        assert states == {key: codec.encode(CHANGELOG, frozen(state)) for key, state in expected.items()}
         due = {(each.topic, entry_of(each, codec)) for each in results if not isinstance(each.value, Clock)}
         assert due <= there
 

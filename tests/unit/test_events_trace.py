@@ -1,4 +1,4 @@
-"""docs/events.md shows a trace, input by input; this runs it and compares every line."""
+"""docs/events.md shows two traces, input by input; this runs them and compares every line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from headrace.pipeline import (
     MarketPart,
     PipelineSettings,
     PortfolioPart,
+    QuotesPart,
     RegimesPart,
     SourcePart,
     StrategyPart,
@@ -29,6 +30,8 @@ from schemas.records import (
     Execution,
     LateTick,
     Position,
+    Quote,
+    QuoteBar,
     Record,
     Regime,
     RiskMetrics,
@@ -80,12 +83,20 @@ def described(record: Record) -> str:
             return f"Regime {record.kind} {clock(record.start)} {record.label} warm {record.warm}"
         case UniverseBar():
             return f"UniverseBar {record.bar.symbol} {clock(record.bar.start)}"
+        case QuoteBar():
+            prices = " ".join(number(p) for p in (record.open, record.high, record.low, record.close))
+            rest = f"microprice {number(record.microprice)} count {record.count}"
+            spread = f"spread {number(record.spread)} ({number(record.spread_bps)} bps)"
+            return f"QuoteBar {record.symbol} {clock(record.start)} mid {prices} {spread} {rest}"
         case Clock():
             return f"Clock {record.topic}/{record.partition} through {clock(record.through)}"
         case Correlations():
             return f"Correlations {clock(record.start)} {' '.join(record.symbols)}"
         case Snapshot():
-            rows = " ".join(row.symbol + (" (stale)" if row.stale else "") for row in record.rows)
+            rows = " ".join(
+                row.symbol + (" (stale)" if row.stale else "") + (" (quoted)" if row.quote else "")
+                for row in record.rows
+            )
             return f"Snapshot {clock(record.start)} {rows}"
         case RiskMetrics():
             return f"RiskMetrics {clock(record.start)} equity {number(record.equity)} gross {number(record.gross)}"
@@ -116,9 +127,25 @@ def line(output: Output) -> str:
 
 
 def feed(runner: Inline, words: list[str]) -> None:
-    """``SYMBOL time price × size #sequence`` or ``clock time``."""
-    if words[0] == "clock":
-        runner.clock("desk", micros(words[1]) // 1000)
+    """``[quotes] clock time``, ``SYMBOL time price × size #sequence`` or ``SYMBOL time bid × size – ask × size #…``."""
+    if words[-2] == "clock":
+        topic = "market.quotes" if words[0] == "quotes" else "market.ticks"
+        runner.clock("desk", micros(words[-1]) // 1000, topic)
+        return
+    if len(words) == 10:
+        symbol, time, bid, _, bid_size, _, ask, _, ask_size, sequence = words
+        quote = Quote(
+            symbol=symbol,
+            source="desk",
+            session="s1",
+            sequence=int(sequence.removeprefix("#")),
+            event_time=micros(time),
+            bid=float(bid),
+            bid_size=float(bid_size),
+            ask=float(ask),
+            ask_size=float(ask_size),
+        )
+        runner.tick(symbol, quote, quote.event_time // 1000, "market.quotes")
         return
     symbol, time, price, _, size, sequence = words
     tick = Tick(
@@ -133,8 +160,8 @@ def feed(runner: Inline, words: list[str]) -> None:
     runner.tick(symbol, tick, tick.event_time // 1000)
 
 
-def inputs() -> Iterator[str]:
-    return (text for text in block("trace").splitlines() if text.startswith(IN))
+def inputs(language: str) -> Iterator[str]:
+    return (text for text in block(language).splitlines() if text.startswith(IN))
 
 
 @pytest.fixture
@@ -160,19 +187,30 @@ def pipeline(tmp_path: Path) -> PipelineSettings:
     )
 
 
-def trace(pipeline: PipelineSettings) -> str:
+def trace(pipeline: PipelineSettings, language: str, left_out: tuple[type[Record], ...] = ()) -> str:
     """Every input of the document, each followed by what it brings about."""
     outputs: list[Output] = []
     runner = Inline(topology.agents(), pipeline.record(), outputs.append, run_records=1)
     lines = []
-    for text in inputs():
+    for text in inputs(language):
         lines.append(text)
         feed(runner, re.sub(r"\s+\(.*\)$", "", text.removeprefix(IN)).split())
-        lines += [line(output) for output in outputs]
+        lines += [line(output) for output in outputs if not isinstance(output.value, left_out)]
         outputs.clear()
     return "\n".join(lines) + "\n"
 
 
+def shown(language: str) -> list[str]:
+    return [text for text in block(language).splitlines() if text and not text.startswith("—")]
+
+
 def test_the_trace_in_the_document_is_what_happens(pipeline: PipelineSettings) -> None:
-    found = [text for text in block("trace").splitlines() if text and not text.startswith("—")]
-    assert found == trace(pipeline).splitlines()
+    assert shown("trace") == trace(pipeline, "trace").splitlines()
+
+
+def test_so_is_the_one_with_quotes(pipeline: PipelineSettings) -> None:
+    quotes = QuotesPart(sources=(SourcePart(name="desk"),))
+    market = pipeline.market.model_copy(update={"quotes": quotes})
+    quoted = pipeline.model_copy(update={"market": market})
+    left_out = (Clock, Regime, RiskMetrics, Signal, Equity)
+    assert shown("quotes") == trace(quoted, "quotes", left_out).splitlines()

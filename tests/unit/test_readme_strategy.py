@@ -54,7 +54,7 @@ def test_it_trades(strategy: Path, trades: Path) -> None:
     assert defaults
     pipeline = backtest.with_strategy(pipeline, f"{strategy}:Leaders")
     outputs: list[Output] = []
-    backtest.run(feed.messages(), pipeline.record(), [outputs.append])
+    backtest.run(feed.parts(), pipeline.record(), [outputs.append])
 
     records = [output.value for output in outputs]
     executions = [record for record in records if isinstance(record, Execution)]

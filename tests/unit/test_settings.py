@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from headrace.pipeline import PipelineSettings
 from headrace.settings import Settings, SettingsError, StackDown, load
@@ -15,6 +16,7 @@ from headrace.stack import Endpoints
 from schemas.codec import decode_body, encode_body
 from schemas.records import NEVER, ClockKind
 from schemas.topics import TOPICS
+from streams.topology import needed
 
 TOML = """
 namespace = "file"
@@ -224,3 +226,20 @@ def test_a_worker_is_told_all_it_needs(toml: Path) -> None:
     config = load().runtime(endpoints, instance="symbols-0")
     assert (config.bootstrap, config.registry, config.namespace) == ("k:1", "http://r", "file")
     assert (config.instance, config.commit_interval_ms, config.max_run_records) == ("symbols-0", 100, 5000)
+
+
+def test_quotes_are_declared_by_their_sources_and_absent_otherwise() -> None:
+    plain = PipelineSettings().record()
+    assert (plain.quote_sources, plain.quote_partitions) == ((), 0)
+    sources = [{"name": "q", "clock": "ticks"}, {"name": "r"}]
+    record = PipelineSettings.model_validate({"market": {"quotes": {"sources": sources}}}).record()
+    assert [(source.name, source.clock) for source in record.quote_sources] == [
+        ("q", ClockKind.TICKS),
+        ("r", ClockKind.RECORDS),
+    ]
+    assert record.quote_partitions == TOPICS["market.quotes"].partitions
+    assert "quotes" not in {agent.name for agent in needed(plain)}
+    assert needed(record)[1].name == "quotes"
+    for bad in ([], [{"name": "q"}, {"name": "q"}]):
+        with pytest.raises(ValidationError):
+            PipelineSettings.model_validate({"market": {"quotes": {"sources": bad}}})
