@@ -17,8 +17,18 @@ from headrace.stack import StackSettings
 PROCESSES = 2
 
 
+def compile_kernels() -> None:
+    """Once, and kept: otherwise each of the first tests' processes would compile them for itself, all at once."""
+    from streams.runtime import walk
+    from streams.symbols import Symbols
+
+    walk.prepare()
+    Symbols()
+
+
 def main() -> int:
     """Bring a stack up (unless HEADRACE_TEST_ENDPOINTS names one), run pytest over it, take it down."""
+    compile_kernels()
     pytest = [
         sys.executable,
         "-m",
