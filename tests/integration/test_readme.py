@@ -20,7 +20,7 @@ from headrace.stack import Endpoints
 from schemas.topics import TOPICS
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-DEADLINE_S = 90.0
+DEADLINE_S = 240.0
 
 
 def block(language: str, telling: str) -> str:
