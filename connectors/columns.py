@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from connectors.clocks import LOOK_AHEAD, ClockSettings
 from connectors.messages import BadRow, Message
-from schemas.columns import NO_SEQUENCE, TICK, Lane, Rows
+from schemas.columns import TICK, Lane, Rows, row_of
 from schemas.compiled import kernel
-from schemas.records import Side, Tick
+from schemas.records import Tick
 
 CLOCK: Final = np.dtype([("index", np.int64), ("time", np.int64)], align=True)
 """A clock: the row that it stands before (the number of rows: behind the last), its time (µs)."""
 _NONE: Final = np.zeros(0, CLOCK)
-_SIDES: Final = {Side.BUY: 1, Side.SELL: -1, None: 0}
 _FURTHEST: Final = 2**61
 """Times are held within ± this (73,000 years) where they are compared, so that no difference overflows."""
 
@@ -41,17 +40,7 @@ class Lanes:
 
     def put(self, rows: Rows, place: int, tick: Tick) -> None:
         """``tick`` as the row at ``place``."""
-        sequence = NO_SEQUENCE if tick.sequence is None else tick.sequence
-        rows[place] = (
-            tick.event_time,
-            tick.price,
-            tick.size,
-            sequence,
-            tick.conditions,
-            self.number(tick.symbol),
-            _SIDES[tick.aggressor],
-            tick.suspicious,
-        )
+        rows[place] = row_of(tick, self.number(tick.symbol))
 
 
 class Batch(NamedTuple):

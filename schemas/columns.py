@@ -7,10 +7,12 @@ three strings each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from schemas.records import Side, Tick
 
 Rows = NDArray[np.void]
 """An array of `TICK`."""
@@ -51,6 +53,24 @@ PLACE: Final = np.dtype(
     ],
     align=True,
 )
+
+
+SIDES: Final = {Side.BUY: 1, Side.SELL: -1, None: 0}
+"""An aggressor as ``side`` has it."""
+
+
+def row_of(tick: Tick, lane: int) -> tuple[Any, ...]:
+    """A tick as a row of `TICK`."""
+    return (
+        tick.event_time,
+        tick.price,
+        tick.size,
+        NO_SEQUENCE if tick.sequence is None else tick.sequence,
+        tick.conditions,
+        lane,
+        SIDES[tick.aggressor],
+        tick.suspicious,
+    )
 
 
 class Lane(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from schemas.codec import Unreadable
-from schemas.records import NEVER, Clock, ClockKind, Reason, Record, Settings, SourceSpec
+from schemas.records import NEVER, Clock, ClockKind, Quote, Reason, Record, Settings, SourceSpec, Tick
 from schemas.states import TickName
 from streams.agent import Input, Output, SourcePartition, dead_letter
 from streams.errors import SettingsMissing
@@ -139,6 +139,13 @@ class Bounds(NamedTuple):
 
     latest: dict[str, int]
     own_clock: frozenset[str]
+
+
+def name_of(where: SourcePartition, item: Input, value: Tick | Quote) -> str:
+    """The name of a tick or quote: source, session and sequence; without a sequence its place."""
+    if value.sequence is None:
+        return f"{value.source}/@{where.partition}/{item.offset}"
+    return f"{value.source}/{value.session}/{value.sequence}"
 
 
 def symbol_of(key: bytes | None) -> str | None:

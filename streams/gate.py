@@ -5,7 +5,7 @@ A tick is refused where its source is not declared, its price, size or time is o
 how far its time has come). A repeat, by name, is dropped before its content is looked at. Ticks that the settings
 leave out (odd lots, for example) go no further either.
 
-Everything happens in the partition's order, in one kernel over the run's rows; `passed` then holds the ticks of one
+Everything happens in the partition's order, in one kernel over the run's rows; `Passed` then holds the ticks of one
 key next to each other, each key's in order of arrival.
 """
 
@@ -100,7 +100,7 @@ class Passed(NamedTuple):
     marks: NDArray[np.int64]
     """Shape (n,): the partition's clock where a row passed; the latest time allowed where it is a `Verdict.FAULT`."""
     events: Array
-    """The ticks that passed, of `streams.bars.EVENT`, key by key."""
+    """The ticks that passed, of `streams.bars.state.EVENT`, key by key."""
     places: NDArray[np.int32]
     """Which row each event was."""
     begins: NDArray[np.int64]

@@ -21,6 +21,7 @@ from streams.admission import (
     Intake,
     forward,
     is_repeat,
+    name_of,
     symbol_of,
     time_fault,
 )
@@ -127,7 +128,7 @@ def _admit(
         settings = partition.settings
         if settings is None:
             raise SettingsMissing(where.topic, where.partition)
-        name = _name(where, item, quote)
+        name = name_of(where, item, quote)
         fault = _misplaced(item, quote, latest)
         if fault is None:
             state = keys.get(quote.symbol) or QuoteState()
@@ -146,13 +147,6 @@ def _admit(
         if quote.source in own_clock:
             INTAKE.strike(partition, settings, quote.source, quote.event_time - settings.lateness_us)
     return events
-
-
-def _name(where: SourcePartition, item: Input, quote: Quote) -> str:
-    """As a tick's."""
-    if quote.sequence is None:
-        return f"{quote.source}/@{where.partition}/{item.offset}"
-    return f"{quote.source}/{quote.session}/{quote.sequence}"
 
 
 def _misplaced(item: Input, quote: Quote, latest: dict[str, int]) -> Fault | None:

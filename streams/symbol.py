@@ -83,7 +83,7 @@ class Symbol:
 class Run:
     """A run's symbols and lanes, joined with the states that they belong to.
 
-    ``numbers`` are the lanes in the order of the gate's: those of the run, then held sessions that it does not name.
+    ``lanes`` are in the order of the gate's: those of the run, then held sessions that it does not name.
     """
 
     def __init__(self, where: SourcePartition, ticks: Ticks, keys: dict[str, Any], plan: Plan) -> None:

@@ -36,6 +36,7 @@ from streams.admission import (
     Intake,
     Struck,
     forward,
+    name_of,
     symbol_of,
     time_fault,
 )
@@ -159,14 +160,8 @@ def _refuse(where: SourcePartition, ticks: Ticks, passed: gate.Passed, outputs: 
         assert isinstance(tick, Tick)
         verdict, limit = Verdict(passed.verdicts[index]), int(passed.marks[index])
         reason, error = _fault(tick, verdict, limit)
-        name = None if verdict is Verdict.LONG_SESSION else _name(where, item, tick)
+        name = None if verdict is Verdict.LONG_SESSION else name_of(where, item, tick)
         outputs.append(_refused(where, item, reason, error, tick, name))
-
-
-def _name(where: SourcePartition, item: Input, tick: Tick) -> str:
-    if tick.sequence is None:
-        return f"{tick.source}/@{where.partition}/{item.offset}"
-    return f"{tick.source}/{tick.session}/{tick.sequence}"
 
 
 def _offset(letter: Output) -> int:
@@ -200,19 +195,22 @@ def _controls(
     if columns is None and ticks.clocks is not None:
         others += [(place, ticks[place]) for place in ticks.clocks.places.tolist()]
         others.sort(key=lambda each: each[0])
-    clocks: list[tuple[int, int, int]] = []
+    told_clocks: list[tuple[int, Struck]] = []
     for index, item in others:
         told = INTAKE.read(where, partition.settings, item)
         if isinstance(told, Settings):
             partition.settings = told
-        elif isinstance(told, Struck) and partition.settings is not None:
-            clocks.append((index, plan_of(partition.settings).source_numbers[told.source], told.time))
+        elif isinstance(told, Struck):
+            told_clocks.append((index, told))
         elif isinstance(told, Output):
             outputs.append(told)
-    single = np.array(clocks, gate.CLOCK)
+    if partition.settings is None or not told_clocks:
+        return np.empty(0, gate.CLOCK) if columns is None else columns
+    numbers = plan_of(partition.settings).source_numbers  # once: finding the plan hashes all of the settings
+    single = np.array([(index, numbers[source], time) for index, (source, time) in told_clocks], gate.CLOCK)
     if columns is None:
         return single
-    return np.sort(np.concatenate((columns, single)), order="place", kind="stable") if clocks else columns
+    return np.sort(np.concatenate((columns, single)), order="place", kind="stable")
 
 
 def _struck(settings: Settings | None, ticks: Ticks) -> NDArray[Any] | None:

@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.codec import Codec, Unreadable
-from schemas.columns import NO_SEQUENCE, NO_TICK, TICK, Lane, Packed, Rows, TickColumns
+from schemas.columns import NO_SEQUENCE, NO_TICK, TICK, Lane, Packed, Rows, TickColumns, row_of
 from schemas.decode import decode_ticks
-from schemas.records import Record, Side, Tick
+from schemas.records import Record, Tick
 from streams.admission import symbol_of
 from streams.agent import Input
 
 TOPIC: Final = "market.ticks"
-
-_SIDES: Final = {Side.BUY: 1, Side.SELL: -1, None: 0}
 
 
 class Clocks(NamedTuple):
@@ -118,16 +116,7 @@ def _admit(
             others.append((index, item))
             continue
         lane = numbers.setdefault(Lane(value.symbol, value.source, value.session), len(numbers))
-        columns.rows[index] = (
-            value.event_time,
-            value.price,
-            value.size,
-            NO_SEQUENCE if value.sequence is None else value.sequence,
-            value.conditions,
-            lane,
-            _SIDES[value.aggressor],
-            value.suspicious,
-        )
+        columns.rows[index] = row_of(value, lane)
     if len(numbers) > first:
         columns = _renumbered(columns.rows, list(numbers))
     return columns, others

@@ -9,15 +9,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from schemas.records import NEVER, Bar, LateTick, Side
+from schemas.columns import SIDES
+from schemas.records import NEVER, Bar, LateTick
 from schemas.states import SymbolState
 from streams.bars import plain
 from streams.bars.fold import step
 from streams.bars.plain import Event
 from streams.bars.plan import Plan
 from streams.bars.state import EVENT, Outbox, SymbolBars
-
-_SIDES = {Side.BUY: 1, Side.SELL: -1, None: 0}
 
 
 def run(
@@ -36,7 +35,7 @@ def run(
                     clock,
                     int(number),
                     bars.stream(prefix + "/"),
-                    _SIDES[tick.aggressor],
+                    SIDES[tick.aggressor],
                 )
             )
             ticks.append((tick, name))

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from connectors.files import values
 from connectors.files.layout import Layout
 from connectors.files.settings import TIME_UNITS_PER_SECOND, FilesSettings
-from schemas.columns import TICK, Rows
+from schemas.columns import SIDES, TICK, Rows
 from schemas.compiled import kernel
-from schemas.records import Side
 
 Array = NDArray[Any]
 
@@ -47,7 +46,6 @@ _FIRST_YEAR, _LAST_YEAR = 1980, 2199
 """Of ISO times: since then, no zone's offset has changed in the middle of a minute."""
 _MINUTE_US: Final = 60_000_000
 _EPOCH: Final = datetime(1970, 1, 1)
-_SIDES: Final = {Side.BUY: 1, Side.SELL: -1, None: 0}
 
 
 class Lines(NamedTuple):
@@ -81,7 +79,7 @@ class Scanner:
             "symbol": ("lane", _Words(lambda cell: lane(values.symbol(cell)))),
             "conditions": ("conditions", _Words(bits)),
             "suspicious": ("suspicious", _Words(values.flag)),
-            "aggressor": ("side", _Words(lambda cell: _SIDES[values.side(cell)])),
+            "aggressor": ("side", _Words(lambda cell: SIDES[values.side(cell)])),
         }
         constants = settings.constants
         self._lane = None if constants.symbol is None else lane(values.symbol(constants.symbol))
