@@ -7,7 +7,7 @@ PEERS := .venv-bench
 STREAMS := bench/peers/kafka_streams
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test acceptance lint bench clean
+.PHONY: help setup demo test acceptance chaos lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -23,6 +23,9 @@ test: $(VENV)/.installed-test ## the whole test suite but the long acceptance ru
 
 acceptance: $(VENV)/.installed-test ## the long runs: real sessions in full, kills of every process, figures
 	@$(BIN)/python -m pytest tests/acceptance --timeout 2400 $(ARGS)
+
+chaos: $(VENV)/.installed-test ## kill and stop everything while ticks flow, run after run (ARGS="--runs 3" and others)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	@$(BIN)/ruff check .

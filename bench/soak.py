@@ -26,8 +26,8 @@ from rich.table import Table
 
 from bench.feed import SOURCE, SYMBOLS, Feed
 from bench.rig import RESULTS, BenchError, Rig, load, machine, save
-from headrace.demo.lags import Lags
 from headrace.fleet import sink_argv, worker_argv
+from headrace.lags import Lags
 from headrace.pipeline import (
     MarketPart,
     PipelineSettings,

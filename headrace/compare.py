@@ -8,20 +8,21 @@ text and their place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 import msgspec
 
 from schemas.codec import decode_body, encode_body, identity_of
-from schemas.records import DeadLetter, Record
+from schemas.records import NEVER, DeadLetter, Record
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output
 from streams.errors import HeadraceError
 from streams.runtime.runs import record_time_ms
 
 FRAME_BYTES = 5
+LATE = "market.ticks.late"
 COMPARED = tuple(name for name, topic in TOPICS.items() if topic.compared)
 
 
@@ -37,10 +38,32 @@ class Difference(NamedTuple):
     what: str
 
 
-class Results:
-    """The results of one run, gathered record by record."""
+class Window(NamedTuple):
+    """The results stamped after ``after`` and at or before ``through`` (µs; None: to the end): what a replay covers.
 
-    def __init__(self) -> None:
+    Late ticks are stamped with a time that had passed already, bad input with any: where a window has a bound, it is
+    not told which of them it holds, see `differences`.
+    """
+
+    after: int = NEVER
+    through: int | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is anything before or behind it."""
+        return self != Window()
+
+    def holds(self, timestamp_ms: int) -> bool:
+        """Whether a result lies within."""
+        time_us = timestamp_ms * 1000
+        return time_us > self.after and (self.through is None or time_us <= self.through)
+
+
+class Results:
+    """The results of one run, gathered record by record; those within ``window`` where there is one."""
+
+    def __init__(self, window: Window | None = None) -> None:
+        self.window = window
         self.sequences: dict[tuple[str, str], dict[tuple[Any, ...], tuple[bytes, int]]] = defaultdict(dict)
         self.dead_letters: set[tuple[Any, ...]] = set()
         self.copies = 0
@@ -49,9 +72,13 @@ class Results:
     def add(self, topic: str, key: str, record: Record, body: bytes, timestamp_ms: int) -> None:
         """Take one record of a result topic; kinds that are not compared are ignored."""
         if isinstance(record, DeadLetter):
+            if self.window and record.partition < 0:
+                return  # a connector's, of a row that never came into a topic: no replay can meet it
             self.dead_letters.add(_letter(record))
             return
         if not isinstance(record, TOPICS[topic].compared):
+            return
+        if self.window and topic != LATE and not self.window.holds(timestamp_ms):
             return
         held = self.sequences[topic, key]
         name = identity(record)
@@ -94,14 +121,22 @@ def _letter(letter: DeadLetter) -> tuple[Any, ...]:
 
 
 def differences(left: Results, right: Results) -> list[Difference]:
-    """Every way in which two runs differ; empty: they are equal. Differing copies within either count too."""
+    """Every way in which two runs differ; empty: they are equal. Differing copies within either count too.
+
+    In a window with a bound, ``left`` is the part: what it has of late ticks and bad input must be in ``right`` too,
+    which may have more.
+    """
+    is_part = left.window is not None and left.window.is_bounded
     found = [*left.differing, *right.differing]
     for topic, key in sorted({*left.sequences, *right.sequences}):
         a = list(left.sequences.get((topic, key), {}).items())
         b = list(right.sequences.get((topic, key), {}).items())
+        if is_part and topic == LATE:
+            b = [item for item in b if item[0] in left.sequences[topic, key]]
         if a != b:
             found.append(Difference(topic, key, _first(topic, a, b)))
-    for letter in sorted(left.dead_letters ^ right.dead_letters, key=repr):
+    letters = left.dead_letters - right.dead_letters if is_part else left.dead_letters ^ right.dead_letters
+    for letter in sorted(letters, key=repr):
         side = "left" if letter in left.dead_letters else "right"
         found.append(Difference(DEAD_LETTERS, str(letter[1]), f"only {side}: {letter[:3]}"))
     return found
@@ -110,19 +145,31 @@ def differences(left: Results, right: Results) -> list[Difference]:
 def _first(topic: str, a: list[Any], b: list[Any]) -> str:
     at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     text = f"{len(a)} and {len(b)} records, first difference at {at}"
-    sides = [_shown(topic, side[at]) if at < len(side) else "nothing" for side in (a, b)]
-    return f"{text}:\n  left  {sides[0]}\n  right {sides[1]}"
+    if at == len(a) or at == len(b):
+        side, other = ("left", b) if at == len(a) else ("right", a)
+        return f"{text}: nothing {side}, but {_shown(topic, other[at])}"
+    x, y = (_fields(topic, side[at]) for side in (a, b))
+    if a[at][0] != b[at][0]:
+        return f"{text}:\n  left  {_shown(topic, a[at])}\n  right {_shown(topic, b[at])}"
+    apart = [f"  {name}: {x.get(name)} left, {y.get(name)} right" for name in x if x[name] != y.get(name)]
+    return "\n".join((f"{text}, {a[at][0]}:", *apart))
 
 
 def _shown(topic: str, item: Any) -> str:
+    return str(_fields(topic, item))
+
+
+def _fields(topic: str, item: Any) -> dict[str, Any]:
     body, timestamp_ms = item[1]
-    return f"@{timestamp_ms} {msgspec.to_builtins(decode_body(topic, body))}"
+    return {"@": timestamp_ms, **msgspec.to_builtins(decode_body(topic, body))}
 
 
-def read(bootstrap: str, namespace: str) -> Results:
+def read(
+    bootstrap: str, namespace: str, topics: Iterable[str] = COMPARED, window: Window | None = None
+) -> Results:
     """The results of a run from its topics, as they are now."""
-    results = Results()
-    for topic in COMPARED:
+    results = Results(window)
+    for topic in topics:
         for key, value, timestamp_ms in records(bootstrap, namespace, topic):
             body = (value or b"")[FRAME_BYTES:]
             record = decode_body(topic, body)

@@ -58,8 +58,10 @@ class Fleet:
     called from any thread. Names that were never started raise `KeyError`.
     """
 
-    def __init__(self, log_dir: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, log_dir: Path, env: Mapping[str, str], *, gives_up: bool = True) -> None:
+        """Where it ``gives_up``, a child that keeps ending is not started again."""
         self._log_dir = log_dir
+        self._gives_up = gives_up
         self._env = dict(env)
         self._children: dict[str, _Child] = {}
 
@@ -71,7 +73,8 @@ class Fleet:
         if name in self._children and self._children[name].status is None:
             raise ValueError(f"{name} runs already")
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        child = _Child(name, [*_tied(), *argv], self.log(name), self._env, restart, finishes)
+        most_ends = _ENDS_IN_WINDOW if self._gives_up else None
+        child = _Child(name, [*_tied(), *argv], self.log(name), self._env, restart, finishes, most_ends)
         self._children.pop(name, None)  # the order of starts is the order of the dict
         self._children[name] = child
         child.start()
@@ -123,6 +126,11 @@ class Fleet:
         for child in chosen:
             child.done.wait(_KILL_WAIT_S)
 
+    def kill(self, name: str) -> None:
+        """SIGKILL to a child and all that it has started; it is not started again."""
+        self._children[name].kill()
+        self._children[name].done.wait(_KILL_WAIT_S)
+
     def __enter__(self) -> Self:
         return self
 
@@ -146,7 +154,14 @@ class _Child:
     """
 
     def __init__(
-        self, name: str, argv: list[str], log: Path, env: Mapping[str, str], restart: bool, finishes: bool
+        self,
+        name: str,
+        argv: list[str],
+        log: Path,
+        env: Mapping[str, str],
+        restart: bool,
+        finishes: bool,
+        most_ends: int | None,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -158,6 +173,7 @@ class _Child:
         self._env = {**os.environ, **env}
         self._restart = restart
         self._finishes = finishes
+        self._most_ends = most_ends
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._signalled = False
@@ -213,7 +229,7 @@ class _Child:
                 if not self._signalled:
                     ends = [*(end for end in ends if now - end < _WINDOW_S), now]
                 self._signalled = False
-                if len(ends) >= _ENDS_IN_WINDOW:
+                if self._most_ends is not None and len(ends) >= self._most_ends:
                     self.status, self.failure = status, self._explained(status)
                     return
                 self._ending.wait(min(_FIRST_PAUSE_S * 2 ** max(len(ends) - 1, 0), _LONGEST_PAUSE_S))
@@ -251,7 +267,7 @@ class _Child:
         how = f"by signal {-status}" if status < 0 else f"with exit status {status}"
         lines = "".join(f"\n  {line}" for line in last_lines(self._log))
         return (
-            f"{self.name} ended {_ENDS_IN_WINDOW} times within {_WINDOW_S:g} s, at last {how}; "
+            f"{self.name} ended {self._most_ends} times within {_WINDOW_S:g} s, at last {how}; "
             f"it is not started again. Its log, {self._log}, ends:{lines or ' with nothing'}"
         )
 

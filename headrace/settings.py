@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class WorkerPart(BaseModel):
     output_buffer_kb: int = Field(65_536, ge=4_096)
     max_run_records: int = Field(5_000, ge=1)
     session_timeout_ms: int = Field(10_000, ge=1_000)
+    stall_limit_s: float = Field(15.0, ge=1)
     start_deadline_s: float = Field(60.0, gt=0)
 
 
@@ -139,11 +141,26 @@ def load(**over: Any) -> Settings:
         return Settings(**over)
     except ValidationError as error:
         where = f" (environment, {_file()})" if _file().is_file() else ""
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'settings'}: "
-            f"{'there is no such setting' if e['type'] == 'extra_forbidden' else e['msg']}"
-            for e in error.errors()
-        ]
-        raise SettingsError(f"settings{where} cannot be used:\n" + "\n".join(lines)) from error
+        raise SettingsError(f"settings{where} cannot be used:\n{_problems(error)}") from error
     except (ValueError, OSError) as error:  # TOML that does not parse
         raise SettingsError(f"{_file()}: {error}") from error
+
+
+def load_pipeline(file: Path) -> PipelineSettings:
+    """What changes results, as one file has it; nothing else counts. Raises `SettingsError`."""
+    try:
+        told = tomllib.loads(file.read_text("utf-8"))
+        return PipelineSettings.model_validate(told.get("pipeline", {}))
+    except ValidationError as error:
+        raise SettingsError(f"{file}: [pipeline] cannot be used:\n{_problems(error)}") from error
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"{file}: {error}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """A line for each setting that is wrong."""
+    return "\n".join(
+        f"  {'.'.join(map(str, e['loc'])) or 'settings'}: "
+        f"{'there is no such setting' if e['type'] == 'extra_forbidden' else e['msg']}"
+        for e in error.errors()
+    )

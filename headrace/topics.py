@@ -43,8 +43,12 @@ class Finding(NamedTuple):
     problems: tuple[str, ...]
 
 
-def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> list[str]:
+def create(
+    bootstrap: str, namespace: str, settings: Settings, codec: Codec, *, sources: bool = True
+) -> list[str]:
     """Make the topics that are missing and write ``settings`` first into every input partition.
+
+    Without ``sources``, as for a replay, which reads another namespace's: all but the source topics.
 
     Returns the physical names that were made. An input topic that exists is left alone: its settings are fixed. A
     partition without any record (a creation that was interrupted) gets its settings now.
@@ -59,7 +63,7 @@ def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> 
     new = [
         NewTopic(name, topic.partitions, replication_factor=1, config=topic.config)
         for topic in TOPICS.values()
-        if (name := physical(namespace, topic.name)) not in existing
+        if (sources or topic.role != "source") and (name := physical(namespace, topic.name)) not in existing
     ]
     made = []
     for name, future in (admin.create_topics(new, operation_timeout=TIMEOUT_S) if new else {}).items():
@@ -69,15 +73,18 @@ def create(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> 
         except ck.KafkaException as error:
             if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsError(f"{name}: {error.args[0].str()}") from error
-    _write_settings(bootstrap, namespace, settings, codec)
-    verify_settings(bootstrap, namespace, settings, codec)
+    inputs = [topic for topic in INPUTS if sources or TOPICS[topic].role != "source"]
+    _write_settings(bootstrap, namespace, settings, codec, inputs)
+    _verify(bootstrap, namespace, settings, codec, inputs[0])
     return made
 
 
-def _write_settings(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> None:
+def _write_settings(
+    bootstrap: str, namespace: str, settings: Settings, codec: Codec, inputs: Iterable[str]
+) -> None:
     empty = [
         (topic, partition)
-        for topic in INPUTS
+        for topic in inputs
         for partition, records in enumerate(
             _sizes(bootstrap, physical(namespace, topic), TOPICS[topic].partitions)
         )
@@ -108,7 +115,20 @@ def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
     Settings are an input: they hold as they were written, whatever a process was started with. A process that
     was started with others would mislead its owner, so it does not start.
     """
-    topic = INPUTS[0]
+    _verify(bootstrap, namespace, settings, codec, INPUTS[0])
+
+
+def _verify(bootstrap: str, namespace: str, settings: Settings, codec: Codec, topic: str) -> None:
+    held = recorded_settings(bootstrap, namespace, codec, topic)
+    if held != decode_body(topic, encode_body(topic, settings)):
+        raise SettingsDiffer(
+            f"namespace {namespace or 'live'!r} runs with other settings (version {held.version}) than this "
+            f"process (version {settings.version}): use those, or another namespace"
+        )
+
+
+def recorded_settings(bootstrap: str, namespace: str, codec: Codec, topic: str = INPUTS[0]) -> Settings:
+    """The settings that a namespace runs with, as its topic has them. Raises `TopicsError` where there are none."""
     name = physical(namespace, topic)
     if name not in _existing(AdminClient({"bootstrap.servers": bootstrap}), bootstrap):
         raise TopicsError(f"there is no topic {name}: run `headrace topics create` first")
@@ -121,23 +141,26 @@ def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
     if message is None or message.error() is not None:
         raise TopicsError(f"{name} does not begin with its settings: run `headrace topics create` again")
     held = codec.decode(topic, message.value())
-    own = decode_body(topic, encode_body(topic, settings))
-    if held != own:
-        version = held.version if isinstance(held, Settings) else "?"
-        raise SettingsDiffer(
-            f"namespace {namespace or 'live'!r} runs with other settings (version {version}) than this process "
-            f"(version {settings.version}): use those, or another namespace"
-        )
+    if not isinstance(held, Settings):
+        raise TopicsError(f"{name} begins with something else than settings")
+    return held
 
 
-def delete(bootstrap: str, namespace: str) -> list[str]:
-    """Remove every declared topic of a namespace; refuses the live one (the empty namespace)."""
+def there(bootstrap: str, namespace: str) -> bool:
+    """Whether a namespace has any topic."""
+    existing = _existing(AdminClient({"bootstrap.servers": bootstrap}), bootstrap)
+    return any(physical(namespace, topic) in existing for topic in TOPICS)
+
+
+def delete(bootstrap: str, namespace: str, *, kept: Iterable[str] = ()) -> list[str]:
+    """Remove every declared topic of a namespace but those ``kept``; refuses the live one (the empty namespace)."""
     if not namespace:
         raise TopicsError(
             "the live topics (empty namespace) are not removed by a command; use Kafka's own tools"
         )
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    names = [n for n in (physical(namespace, t) for t in TOPICS) if n in _existing(admin, bootstrap)]
+    existing = _existing(admin, bootstrap)
+    names = [n for n in (physical(namespace, t) for t in set(TOPICS).difference(kept)) if n in existing]
     for future in (admin.delete_topics(names, operation_timeout=TIMEOUT_S) if names else {}).values():
         future.result(TIMEOUT_S)
     return names

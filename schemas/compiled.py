@@ -2,13 +2,15 @@
 
 The compiled code is kept in ``~/.cache/headrace/kernels`` (or below ``XDG_CACHE_HOME``), in a folder named by the
 content of every file that holds kernels: numba itself does not notice when a function that a kernel calls, in another
-file, has changed.
+file, has changed. Where that folder cannot be written, they are compiled for the process alone, in about 15 s.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any, Final, TypeVar
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("headrace.kernels")
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _MARK: Final = b"@kernel"
@@ -43,4 +47,12 @@ def _folder() -> str:
             if _MARK in text:
                 digest.update(text)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(home) / "headrace" / "kernels" / digest.hexdigest()[:16])
+    folder = Path(home) / "headrace" / "kernels" / digest.hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    except OSError:
+        pass
+    log.warning("%s cannot be written: kernels are compiled at each start; set XDG_CACHE_HOME", folder)
+    return tempfile.mkdtemp(prefix="headrace-kernels-")

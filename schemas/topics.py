@@ -21,7 +21,7 @@ DEAD_LETTER_VALUE_BYTES = 2_000_000
 DEAD_LETTER_BYTES = 3_000_000
 """The largest record: a dead letter with its value and what is told about it."""
 
-Role = Literal["source", "internal", "result", "changelog"]
+Role = Literal["source", "internal", "result", "changelog", "catalogue"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def _topic(
     role: Role = "result",
     partitions: int | None = None,
     compared: tuple[type[Record], ...] | None = None,
+    compacted: bool = False,
     **extra: str,
 ) -> Topic:
     if partitions is None:
@@ -78,6 +79,7 @@ def _topic(
         written_by=tuple(written_by.split()),
         read_by=tuple(read_by.split()),
         doc=doc,
+        compacted=compacted,
         compared=compared,
         extra=MappingProxyType({k.replace("_", "."): v for k, v in extra.items()}),
     )
@@ -201,6 +203,16 @@ _DECLARED = (
         "sinks",
         "bad input, whole",
         max_message_bytes=str(DEAD_LETTER_BYTES),
+    ),
+    _topic(
+        "system.replays",
+        "replay",
+        (_R.Replay,),
+        "replay",
+        "replay",
+        "replays and checkpoints of this namespace",
+        role="catalogue",
+        compacted=True,
     ),
     _changelog("symbols", "symbol", SYMBOL_PARTITIONS, states.SymbolsPartition, states.SymbolState),
     _changelog("quotes", "symbol", SYMBOL_PARTITIONS, states.QuotesPartition, states.QuoteState),

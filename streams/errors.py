@@ -16,7 +16,8 @@ HeadraceError
         ├── Fenced             another process owns the partition now
         ├── InputLost          records that were not processed yet are no longer in the topic
         ├── StateUnreadable    the changelog holds what this build cannot read
-        └── StartTimeout       the worker was given no partition before its deadline
+        ├── StartTimeout       the worker was given no partition before its deadline
+        └── Stalled            a partition does not move though records wait for it
 """
 
 from __future__ import annotations
@@ -115,3 +116,7 @@ class StateUnreadable(RuntimeFault):
 
 class StartTimeout(RuntimeFault):
     """Raised where a worker owns no partition by its start deadline."""
+
+
+class Stalled(RuntimeFault):
+    """Raised where a partition has not moved for a while though there are records to do."""

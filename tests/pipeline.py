@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from streams.runtime.kafka import KafkaPort, output_settings
 AGENTS = ("symbols", "universes", "portfolios")
 """Those that every pipeline needs; one with quotes needs `quotes` too."""
 DEADLINE_S = 240.0
+SESSION_TIMEOUT_MS = 6_000
 
 
 def inline(
@@ -91,6 +93,10 @@ class KafkaRun:
     kills: list[Kill] = field(default_factory=list)
     simulator: SimulatorSettings | None = None
     agents: tuple[str, ...] = AGENTS
+    is_patient: bool = False
+    """Children that keep ending are started again for ever."""
+    breach: str | None = None
+    """Workers are broken on purpose: see `tests.chaos.breaches`."""
 
     def __enter__(self) -> KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,28 +124,34 @@ class KafkaRun:
             "HEADRACE_PIPELINE": self.settings.model_dump_json(),
             "HEADRACE_SIMULATOR": (self.simulator or SimulatorSettings()).model_dump_json(),
             "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
-            "HEADRACE_WORKER__SESSION_TIMEOUT_MS": "6000",
+            "HEADRACE_WORKER__SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
             "HEADRACE_WORKER__FETCH_MAX_WAIT_MS": "25",  # six idle workers at 5 ms would take a core of two
         }
 
     def start(self, ingest: Sequence[str] | None = None) -> None:
         """Start the agents, the sink and the connector (``ingest``: the arguments of `headrace ingest`)."""
-        self.fleet = Fleet(self.folder / "logs", self.environment())
+        self.fleet = Fleet(self.folder / "logs", self.environment(), gives_up=not self.is_patient)
         for name in self.agents:
             for number in range(self.processes):
-                instance = f"{name}-{number}"
-                self._start(instance, "worker", name, "--instance", instance)
+                self.join(name, f"{name}-{number}")
         if self.with_sink:
             self._start("sink", "sink", "--instance", "sink-0")
         if ingest is not None:
             self.ingest(*ingest)
+
+    def join(self, agent: str, instance: str) -> None:
+        """Start one more process of an agent."""
+        self._start(instance, "worker", agent, "--instance", instance)
 
     def ingest(self, *arguments: str, name: str = "ingest") -> None:
         """Start a connector: the arguments of `headrace ingest`."""
         self._start(name, "ingest", *arguments)
 
     def _start(self, name: str, *arguments: str) -> None:
-        self.fleet.start(name, headrace_argv(*arguments), finishes=arguments[0] == "ingest")
+        argv = headrace_argv(*arguments)
+        if self.breach is not None and arguments[0] == "worker":
+            argv = [sys.executable, "-m", "tests.chaos.breaches", self.breach, *arguments]
+        self.fleet.start(name, argv, finishes=arguments[0] == "ingest")
 
     # ---- where things stand
 

@@ -9,11 +9,14 @@ import threading
 from enum import StrEnum
 from typing import Annotated
 
+import msgspec
 import typer
 
 from headrace import settings, topics
 from streams.runtime import registry
 
+LIVE = "live"
+"""Stands for the empty namespace."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 
@@ -32,6 +35,7 @@ def worker(
         str | None,
         typer.Option(help="Name of this process in its group: with it, a restart moves no partitions."),
     ] = None,
+    replay_of: Annotated[str | None, typer.Option(hidden=True, help="Told by `headrace replay`.")] = None,
 ) -> None:
     """Run one agent until it is stopped. Start more processes of it to share its partitions.
 
@@ -43,6 +47,7 @@ def worker(
 
         headrace worker symbols --instance symbols-1
     """
+    from headrace import replay
     from streams import topology
     from streams.runtime.app import run_worker
 
@@ -50,9 +55,18 @@ def worker(
     loaded = settings.load()
     found = loaded.endpoints()
     codec = registry.codec(found.registry, loaded.namespace)
-    topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
+    chosen = topology.agent(agent.value)
+    config = loaded.runtime(found, instance=instance)
+    if replay_of is None:
+        topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
+    else:
+        source = "" if replay_of == LIVE else replay_of
+        planned = replay.find(found.kafka, source, codec, loaded.namespace)
+        config = msgspec.structs.replace(
+            config, source_namespace=source, until=replay.ends_of(planned, chosen.source)
+        )
     sys.argv = ["headrace", "worker", "--without-web"]  # Faust reads its own options there
-    run_worker(loaded.runtime(found, instance=instance), topology.agent(agent.value), codec)
+    run_worker(config, chosen, codec)
 
 
 def sink(

@@ -15,11 +15,11 @@ from rich.live import Live
 from headrace import stack, topics
 from headrace.charts import Curve, equity_png
 from headrace.demo import bad_ticks, plan, summary
-from headrace.demo.lags import Lags
 from headrace.demo.plan import Choices, Plan
 from headrace.demo.screen import Screen
 from headrace.demo.watch import Watch
 from headrace.fleet import Fleet, sink_argv, worker_argv
+from headrace.lags import Lags
 from headrace.settings import Settings
 from headrace.stack import Endpoints
 from schemas.codec import Codec

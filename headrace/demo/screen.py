@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.charts import braille
-from headrace.demo.lags import SINK
 from headrace.demo.watch import Watch
+from headrace.lags import SINK
 from headrace.results import told
 from schemas.records import Correlations, Execution, Label, OrderState
 

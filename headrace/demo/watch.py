@@ -11,7 +11,7 @@ from typing import Any
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
-from headrace.demo.lags import ends
+from headrace.lags import ends
 from headrace.results import Tally
 from schemas.codec import Codec, RegistryUnavailable
 from schemas.records import (

@@ -39,6 +39,8 @@ from schemas.records.settings import (
 )
 from schemas.records.system import (
     DeadLetter,
+    Replay,
+    ReplayRange,
 )
 from schemas.records.trading import (
     AccountHalt,
@@ -60,6 +62,7 @@ from schemas.records.words import (
     OrderState,
     OrderType,
     Reason,
+    ReplayStart,
     Side,
     TickFilter,
     TradingState,
@@ -99,6 +102,9 @@ __all__ = [
     "Record",
     "Regime",
     "RegimeSpec",
+    "Replay",
+    "ReplayRange",
+    "ReplayStart",
     "RiskAlert",
     "RiskMetrics",
     "Settings",

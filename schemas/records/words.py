@@ -105,3 +105,11 @@ class Reason(StrEnum):
     STRATEGY_RAISED = "STRATEGY_RAISED"
     SETTINGS_CHANGED = "SETTINGS_CHANGED"
     LATE = "LATE"
+
+
+class ReplayStart(StrEnum):
+    """With which state a replay begins."""
+
+    BEGINNING = "BEGINNING"
+    CHECKPOINT = "CHECKPOINT"
+    COLD = "COLD"

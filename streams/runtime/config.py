@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.topics import TOPICS
+from schemas.topics import TOPICS, physical
 
 INNER_FETCH_WAIT_MS = 100
 
@@ -15,6 +15,10 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: str
     registry: str
     namespace: str = ""
+    source_namespace: str | None = None
+    """Of the source topics, where it is another one, as in a replay."""
+    until: tuple[int, ...] | None = None
+    """By partition of the agent's source: nothing from this offset on is applied. None: everything is."""
     instance: str | None = None
     """Static membership: a worker that comes back under the same name gets its partitions without a rebalance."""
     commit_interval_ms: int = 250
@@ -38,8 +42,15 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A longer fetched stretch of ticks is cut into runs of this many records; see `run_records`."""
     session_timeout_ms: int = 10_000
     rebalance_timeout_ms: int = 30_000
+    stall_limit_s: float = 15.0
+    """A worker whose partition does not move for so long, though records wait, ends with an error."""
     start_deadline_s: float = 60.0
     """A worker that owns nothing by then, and was not told to own nothing, ends with an error."""
+
+    def source_topic(self, source: str) -> str:
+        """An agent's input on the broker."""
+        is_read_there = self.source_namespace is not None and TOPICS[source].role == "source"
+        return physical(self.source_namespace or "" if is_read_there else self.namespace, source)
 
     def fetch_wait(self, topic: str) -> tuple[int, int]:
         """How long (ms) the broker may wait before it answers a fetch, and for how much (bytes).

@@ -105,7 +105,10 @@ class Ownership:
         partition: int,
         codec: Codec,
         port: Port,
+        *,
+        until: int | None = None,
     ) -> None:
+        """Nothing from the offset ``until`` on is applied, where there is one."""
         self.agent = agent
         self.where = SourcePartition(agent.source, partition)
         self.phase = Phase.OPENING
@@ -116,6 +119,7 @@ class Ownership:
         self._changelog = f"{agent.name}.changelog"
         self._codec = codec
         self._port = port
+        self._until = until
         self._touched: set[str] = set()
         self._epoch = Epoch()
         self._unsettled: Cut | None = None
@@ -154,6 +158,8 @@ class Ownership:
         Records below the position are skipped. Raises `schemas.codec.RegistryUnavailable` before anything changed;
         after any other failure the partition is closed, since its states may be half changed.
         """
+        if self._until is not None:
+            run = run.before(self._until)
         if self.phase is not Phase.READY or run.next_offset <= self.next_offset:
             return 0
         inputs = self._inputs(run)

@@ -24,6 +24,12 @@ class Run(Packed):
         self.begin = begin
         self.next_offset = next_offset
 
+    def before(self, offset: int) -> Run:
+        """The part of it below ``offset``."""
+        if self.next_offset <= offset:
+            return self
+        return Run(min(self.begin, offset), offset, self.part(0, self.index_of(offset)))
+
     @property
     def first_timestamp_ms(self) -> int:
         """Of its first record; 0 where it has none."""

@@ -27,7 +27,7 @@ from schemas.topics import TOPICS
 from streams.runtime import batches
 from streams.runtime.ownership import Cut, Outcome, Ownership
 from streams.runtime.runs import Run
-from streams.runtime.worker_state import WorkerState
+from streams.runtime.worker_state import TAKE_OVER_LIMIT_S, WorkerState
 
 log = logging.getLogger("headrace.transport")
 
@@ -36,8 +36,6 @@ DELIVERY_POLL_S = 0.005
 IDLE_POLL_S = 0.05
 GROUP_OFFSETS_EVERY_S = 1.0
 GROUP_OFFSETS_LIMIT_S = 5.0
-TAKE_OVER_LIMIT_S = 40.0
-"""Faust gives up on a seek after 90 s (``broker_request_timeout``), silently; one may have to wait for another."""
 STOP_LIMIT_S = 10.0
 """How long a worker that was told to stop waits for acknowledgements before it leaves without a last commit."""
 
@@ -218,6 +216,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Stops the flow, then commits: runs are applied synchronously, so nothing is half done."""
+        self.worker.rebalances()
         await super().on_partitions_revoked(revoked)
         await self.force_commit()
 

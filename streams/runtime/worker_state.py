@@ -5,19 +5,23 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from typing import Any, NoReturn
 
 from schemas.codec import Codec
-from schemas.topics import physical
 from streams.agent import Agent
+from streams.errors import Stalled
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Ownership
 from streams.runtime.runs import Run
+from streams.runtime.stalls import Stall, StallWatch
 
 log = logging.getLogger("headrace.worker")
 
 EXIT_FAULT = 3
+TAKE_OVER_LIMIT_S = 40.0
+"""Faust gives up on a seek after 90 s (``broker_request_timeout``), silently; one may have to wait for another."""
 
 
 class WorkerState:
@@ -26,16 +30,18 @@ class WorkerState:
     def __init__(self, config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> None:
         self.config = config
         self.agent = agent
-        self.source = physical(config.namespace, agent.source)
+        self.source = config.source_topic(agent.source)
         self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
         self.owned: dict[int, Ownership] = {}
         self.is_ready = False
+        self._rebalance_began_s: float | None = None
         self._codec = codec
         self._announced: list[int] | None = None
 
     def new_ownership(self, partition: int) -> Ownership:
         """An ownership that is not open yet."""
-        return Ownership(self.agent, partition, self._codec, self.port)
+        until = None if self.config.until is None else self.config.until[partition]
+        return Ownership(self.agent, partition, self._codec, self.port, until=until)
 
     def apply(self, partition: int, run: Run) -> None:
         """Apply a run if its partition is still ours. A fault ends the process: nothing more is committed."""
@@ -47,16 +53,42 @@ class WorkerState:
         except Exception as error:
             self.fatal(f"{self.agent.name} failed on {owner.where} from offset {owner.next_offset}", error)
 
+    def rebalances(self) -> None:
+        """Called when partitions are about to be shared out anew: until then they rightly stand still."""
+        self._rebalance_began_s = time.monotonic()
+
     def ready(self, partitions: list[int]) -> None:
         """Called whenever the worker has taken over what it was assigned."""
+        self._rebalance_began_s = None
         if not self.is_ready:
             self.is_ready = True
+            config = self.config
+            StallWatch(config.bootstrap, self.source, config.stall_limit_s, self._standings, self._stalled)
             # What was loaded stays: a full collection would walk all of it, a tenth of a second now and then.
             gc.collect()
             gc.freeze()
         if partitions != self._announced:
             self._announced = partitions
             log.warning("%s owns partitions %s of %s", self.agent.name, partitions, self.source)
+
+    def _standings(self) -> dict[int, tuple[int, int, int | None]]:
+        """Asked by another thread: what it is told of one partition may be a moment old."""
+        began_s = self._rebalance_began_s
+        longest_s = self.config.rebalance_timeout_ms / 1e3 + TAKE_OVER_LIMIT_S
+        if began_s is not None and time.monotonic() - began_s < longest_s:
+            return {}
+        until = self.config.until
+        return {
+            partition: (
+                owner.next_offset,
+                owner.committed_offset,
+                None if until is None else until[partition],
+            )
+            for partition, owner in list(self.owned.items())
+        }
+
+    def _stalled(self, stall: Stall) -> None:
+        self.fatal(self.source, Stalled(str(stall)))
 
     def fatal(self, what: str, error: BaseException) -> NoReturn:
         """End at once and without a commit; whoever takes over starts from the last one."""

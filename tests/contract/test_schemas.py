@@ -27,7 +27,7 @@ DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 28, "scale": 
 TIMES = {
     *("start", "end", "event_time", "first_time", "last_time", "last_start", "last_end", "decided_on"),
     *("issued_at", "effective_from", "holds_from", "due", "data_through", "mark", "clock", "forwarded"),
-    *("through", "watermark", "weighed_from"),
+    *("through", "watermark", "weighed_from", "data_from", "created_at"),
 }
 """Names of fields that hold a point in event time; durations end in _us, Kafka's own timestamps in _ms."""
 

@@ -35,6 +35,7 @@ TABLE = {
     "trade.positions": ("portfolio", "portfolios", ""),
     "trade.equity": ("portfolio", "portfolios", ""),
     "system.dead_letters": ("source topic", "symbols quotes universes portfolios connectors", ""),
+    "system.replays": ("replay", "replay", "replay"),
 }
 """DESIGN.md's table, without the fitter and the accounts agent, which later issues bring."""
 NOT_YET = {"market.regimes.hmm"}
@@ -86,7 +87,7 @@ def test_what_is_compared() -> None:
         result = topic.name.startswith(("market.", "risk.", "strategy.", "trade.", "system."))
         if topic.name == "portfolio.events":
             assert topic.compared == (Snapshot,)
-        elif result and topic.role != "source":
+        elif result and topic.role not in ("source", "catalogue"):
             assert topic.compared == topic.records, topic.name
         else:
             assert topic.compared == (), topic.name
@@ -97,7 +98,8 @@ def test_event_time_neither_expires_nor_is_refused(topic: Any) -> None:
     config = topic.config
     assert config["retention.ms"] == "-1"
     assert int(config["message.timestamp.after.max.ms"]) == 2**63 - 1
-    assert config["cleanup.policy"] == ("compact" if topic.role == "changelog" else "delete")
+    compacted = topic.role in ("changelog", "catalogue")
+    assert config["cleanup.policy"] == ("compact" if compacted else "delete")
     assert all(isinstance(value, str) for value in config.values())
     assert topic.partitions == {"symbol": 4}.get(topic.key, 2)
 

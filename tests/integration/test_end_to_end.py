@@ -216,26 +216,6 @@ def test_two_processes_and_other_run_sizes(
     check(results, simulated[0])
 
 
-def test_ten_kills(
-    stack: Endpoints, namespace: str, tmp_path: Path, simulated: tuple[Results, list[Output]]
-) -> None:
-    results, run = run_over_kafka(
-        stack,
-        namespace,
-        tmp_path,
-        simulated_settings(),
-        ["simulator", "--rate", "3000"],
-        commands=[halt_in_the_middle()],
-        kills=100_000,
-        processes=1,
-    )
-    assert len(run.kills) == 10, run.kills
-    assert all(kill.lag > 0 for kill in run.kills if kill.lag is not None), run.kills
-    assert run.fleet_restarts() >= 10, run.kills
-    check(results, simulated[0])
-    assert database.mismatches(stack.database, namespace, simulated[0]) == []
-
-
 def test_real_trades_with_kills(stack: Endpoints, namespace: str, tmp_path: Path, trades: Path) -> None:
     clocks = ClockSettings()
     file = TradesFile(trades, FilesSettings(limit=REAL_ROWS, clocks=clocks))

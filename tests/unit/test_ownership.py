@@ -182,10 +182,12 @@ def test_a_breach_is_found_out(broken: type[Ownership] | type[SimulatedPort]) ->
 class Bench:
     """An owner at a broker where nothing happens by chance."""
 
-    def __init__(self, broker: Broker | None = None, codec: Codec = CODEC) -> None:
+    def __init__(
+        self, broker: Broker | None = None, codec: Codec = CODEC, *, until: int | None = None
+    ) -> None:
         self.broker = broker or Broker(random.Random(0))
         self.port = SimulatedPort(self.broker)
-        self.owner = Ownership(Tally(), 0, codec, self.port)
+        self.owner = Ownership(Tally(), 0, codec, self.port, until=until)
 
     def opened(self) -> Bench:
         self.owner.open()
@@ -236,6 +238,19 @@ def test_a_run_beyond_the_position_means_lost_input() -> None:
     with pytest.raises(InputLost, match="offsets 1 to 4 were not processed"):
         bench.apply(5, tick())
     assert bench.owner.next_offset == 1
+
+
+def test_nothing_is_applied_from_the_end_on_that_it_was_told() -> None:
+    """Neither what straddles it, nor what comes behind, nor what begins beyond; the position stops there."""
+    bench, whole = Bench(until=3).opened(), Bench().opened()
+    assert bench.apply(0, tick()) == 1
+    assert bench.apply(1, tick(), tick(), tick(), tick()) == 2
+    assert bench.apply(3, tick()) == bench.apply(7, tick()) == 0
+    whole.apply(0, tick(), tick(), tick())
+    assert bench.owner.keys == whole.owner.keys
+    assert bench.owner.next_offset == 3
+    assert bench.commit() is Outcome.COMMITTED
+    assert Bench(bench.broker, until=3).opened().owner.next_offset == 3
 
 
 def test_offsets_without_a_record_move_the_position_alone() -> None:

@@ -18,7 +18,8 @@ from sinks.timescale.tables import run_of
 from streams.agent import Agent
 
 SINK = "sink"
-_AWAY = (ck.KafkaException, psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
+AWAY = (ck.KafkaException, psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
+"""What is raised where a lag cannot be told at the moment: a service is away, or the sink has made no tables yet."""
 TIMEOUT_S = 10.0
 _EVERY_S = 1.0
 
@@ -62,7 +63,7 @@ class Lags:
             try:
                 behind: dict[str, int | None] = {name: self._agent(*agent) for name, *agent in self._groups()}
                 behind[SINK] = self._sink()
-            except _AWAY as error:
+            except AWAY as error:
                 logger.debug("no lags: %s", error)
                 continue
             self.behind = behind
@@ -74,22 +75,15 @@ class Lags:
             yield name, f"{self._namespace or 'live'}.headrace-{name}", source
 
     def _agent(self, group: str, source: str) -> int:
-        ends = self._ends([source])
-        wanted = [ck.TopicPartition(*place) for place in ends]
+        upto = ends(self._admin, self._namespace, [source])
+        wanted = [ck.TopicPartition(*place) for place in upto]
         request = ck.ConsumerGroupTopicPartitions(group, wanted)
         answer = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S)[group].result()
         held = {(place.topic, place.partition): max(place.offset, 0) for place in answer.topic_partitions}
-        return _behind(ends, held)
+        return _behind(upto, held)
 
     def _sink(self) -> int:
-        ends = self._ends(SINK_TOPICS)
-        with queries.connect(self._database_url) as connection:
-            held = queries.next_offsets(connection, run_of(self._namespace))
-        places = {(physical(self._namespace, topic), number): at for (topic, number), at in held.items()}
-        return _behind(ends, places)
-
-    def _ends(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-        return ends(self._admin, self._namespace, topics)
+        return sink_lag(self._admin, self._database_url, self._namespace)
 
 
 def ends(admin: AdminClient, namespace: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
@@ -101,6 +95,14 @@ def ends(admin: AdminClient, namespace: str, topics: Iterable[str]) -> dict[tupl
     }
     answers = admin.list_offsets(asked, request_timeout=TIMEOUT_S)
     return {(place.topic, place.partition): told.result().offset for place, told in answers.items()}
+
+
+def sink_lag(admin: AdminClient, database_url: str, namespace: str) -> int:
+    """How many records of the result topics are not in the database yet."""
+    upto = ends(admin, namespace, SINK_TOPICS)
+    with queries.connect(database_url) as connection:
+        held = queries.next_offsets(connection, run_of(namespace))
+    return _behind(upto, {(physical(namespace, topic), number): at for (topic, number), at in held.items()})
 
 
 def _behind(ends: Mapping[tuple[str, int], int], held: Mapping[tuple[str, int], int]) -> int:

@@ -1,0 +1,65 @@
+"""How far an agent has committed, and the event time that it has come to, as its changelog tells."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import confluent_kafka as ck
+
+from headrace.compare import FRAME_BYTES
+from schemas.codec import decode_body
+from schemas.records import NEVER
+from schemas.states import PARTITION_KEY, POSITION_KEY, QuotesPartition, SourcePosition, SymbolsPartition
+from schemas.topics import TOPICS, physical
+
+_BATCH = 10_000
+_WAIT_S = 0.05
+
+
+class Reached(NamedTuple):
+    """Where an agent stands: the next offset of each partition, and the least clock (µs) of those that have one."""
+
+    offsets: tuple[int, ...]
+    clock: int
+
+
+class Positions:
+    """Follows the changelog of one agent; what is not committed is not seen."""
+
+    def __init__(self, bootstrap: str, namespace: str, agent: str) -> None:
+        self._topic = f"{agent}.changelog"
+        partitions = range(TOPICS[self._topic].partitions)
+        self._offsets = dict.fromkeys(partitions, 0)
+        self._clocks = dict.fromkeys(partitions, NEVER)
+        self._reader = ck.Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "headrace-positions",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "fetch.queue.backoff.ms": 5,
+            }
+        )
+        name = physical(namespace, self._topic)
+        self._reader.assign([ck.TopicPartition(name, number, ck.OFFSET_BEGINNING) for number in partitions])
+
+    def read(self) -> Reached:
+        """Take in what has been committed since the last call; waits a moment for it."""
+        latest: dict[tuple[int, bytes], bytes] = {}
+        while messages := self._reader.consume(_BATCH, _WAIT_S):
+            for message in messages:
+                if message.error() is None and message.key() in (POSITION_KEY, PARTITION_KEY):
+                    latest[message.partition(), message.key()] = message.value()
+        for (partition, _), value in latest.items():
+            state = decode_body(self._topic, value[FRAME_BYTES:])
+            if isinstance(state, SourcePosition):
+                self._offsets[partition] = state.next_offset
+            elif isinstance(state, SymbolsPartition | QuotesPartition):
+                self._clocks[partition] = state.clock
+        struck = [clock for clock in self._clocks.values() if clock != NEVER]
+        return Reached(tuple(self._offsets.values()), min(struck, default=NEVER))
+
+    def close(self) -> None:
+        """Stop following."""
+        self._reader.close()

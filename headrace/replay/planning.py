@@ -1,0 +1,232 @@
+"""From where to where a replay goes, with which state it begins, and under which settings it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import NamedTuple
+
+import confluent_kafka as ck
+import msgspec
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from headrace import compare
+from headrace.positions import Positions
+from headrace.replay.errors import ReplayError
+from schemas.records import NEVER, Replay, ReplayRange, ReplayStart, Settings
+from schemas.topics import TOPICS, physical
+from streams.topology import needed
+
+TIMEOUT_S = 30.0
+_CATCH_UP_S = 30.0
+Offsets = Mapping[tuple[str, int], int]
+"""By source topic and partition."""
+
+
+class Wanted(NamedTuple):
+    """What a replay was asked to be; times in µs, None where they were left out.
+
+    ``settings`` are others than those recorded. ``cold`` begins ``warm_up_us`` before ``from_us`` with no state.
+    ``only``: this source topic alone. ``begins`` and ``ends`` come before the times, for the partitions they name.
+    """
+
+    name: str
+    from_us: int | None = None
+    to_us: int | None = None
+    settings: Settings | None = None
+    cold: bool = False
+    warm_up_us: int = 0
+    only: str | None = None
+    begins: Offsets = MappingProxyType({})
+    ends: Offsets = MappingProxyType({})
+
+
+def plan(
+    bootstrap: str, namespace: str, recorded: Settings, wanted: Wanted, replays: Iterable[Replay]
+) -> Replay:
+    """The plan of a replay of ``namespace``, whose settings are ``recorded`` and whose other ``replays`` are known.
+
+    It begins with the last checkpoint before ``from_us`` (any one ended replay of the same settings is one), or at
+    the beginning, or cold. It ends behind the last record stamped at or before ``to_us`` and the lateness, so that
+    every window that ends by then is closed. Raises `ReplayError`.
+    """
+    settings = _settings(recorded, wanted)
+    sources = [agent.source for agent in needed(settings) if TOPICS[agent.source].role == "source"]
+    log = _Log(bootstrap, namespace)
+    lows, highs = log.offsets(sources, OffsetSpec.earliest()), log.offsets(sources, OffsetSpec.latest())
+    ends = dict(highs)
+    if wanted.to_us is not None:
+        ends = log.behind(highs, wanted.to_us + settings.lateness_us)
+    ends.update(wanted.ends)
+
+    changed = settings != recorded
+    # Any record may lie between two offsets of a partition, so only at a clock of all is there a state to begin with.
+    checkpoint = None if wanted.cold or wanted.begins or changed else _nearest(replays, wanted.from_us, ends)
+    if wanted.cold or wanted.begins:
+        start, data_from = ReplayStart.COLD, NEVER if wanted.from_us is None else wanted.from_us
+        warm_from = NEVER if wanted.from_us is None else wanted.from_us - wanted.warm_up_us
+        begins = {**log.behind(highs, warm_from - 1), **wanted.begins}
+    elif checkpoint is not None:
+        # It had read as far as the lateness beyond its clock, and may have closed bars there that count ticks.
+        start, data_from = ReplayStart.CHECKPOINT, (checkpoint.data_through or NEVER) + settings.lateness_us
+        begins = {(r.topic, number): end for r in checkpoint.ranges for number, end in enumerate(r.ends)}
+    else:
+        start, data_from, begins = ReplayStart.BEGINNING, NEVER, dict(lows)
+        trimmed = [f"{topic}[{number}] begins at {low}" for (topic, number), low in lows.items() if low]
+        if trimmed:
+            raise ReplayError(f"{', '.join(trimmed)}: what lay before is gone; say --cold, and from when")
+    # The settings lie first in every partition; the replay has its own.
+    begins = {place: max(offset, lows[place], 1) for place, offset in begins.items()}
+    unknown = {*wanted.begins, *wanted.ends} - lows.keys()
+    if unknown:
+        raise ReplayError(f"the replay reads no {', '.join(f'{t}[{p}]' for t, p in sorted(unknown))}")
+    ends = {place: min(end, highs[place]) for place, end in ends.items()}
+    behind = [f"{t}[{p}]" for (t, p), end in ends.items() if begins[t, p] > end]
+    if behind or not sum(ends[place] - begins[place] for place in ends):
+        where = f" in {', '.join(behind)}" if behind else ""
+        raise ReplayError(f"there is nothing to replay{where}: it would end where it begins, or before")
+    return Replay(
+        name=wanted.name,
+        ranges=tuple(
+            ReplayRange(topic=topic, begins=_of(begins, topic), ends=_of(ends, topic)) for topic in sources
+        ),
+        start=start,
+        checkpoint=None if checkpoint is None else checkpoint.name,
+        data_from=data_from,
+        data_through=wanted.to_us,
+        settings=settings,
+        changed=changed,
+        created_at=time.time_ns() // 1000,
+    )
+
+
+def _settings(recorded: Settings, wanted: Wanted) -> Settings:
+    settings = recorded if wanted.settings is None else wanted.settings
+    if wanted.only == "market.ticks":
+        return msgspec.structs.replace(settings, quote_sources=(), quote_partitions=0)
+    if wanted.only is not None:
+        raise ReplayError(
+            f"only market.ticks can be replayed alone: nothing is made of {wanted.only} by itself"
+        )
+    return settings
+
+
+def _nearest(replays: Iterable[Replay], from_us: int | None, ends: Offsets) -> Replay | None:
+    """The ended replay that goes furthest of those that end at a clock at or before ``from_us``."""
+    if from_us is None:
+        return None
+    fit = [
+        each
+        for each in replays
+        if each.finished
+        and each.start is not ReplayStart.COLD
+        and not each.changed
+        and each.data_through is not None
+        and each.data_through <= from_us
+        and all(ends.get((r.topic, n), -1) >= end for r in each.ranges for n, end in enumerate(r.ends))
+    ]
+    return max(fit, key=lambda each: each.data_through or NEVER, default=None)
+
+
+def _of(offsets: Offsets, topic: str) -> tuple[int, ...]:
+    return tuple(offsets[topic, number] for number in range(TOPICS[topic].partitions))
+
+
+class _Log:
+    """The source topics of a namespace, by offset and by time."""
+
+    def __init__(self, bootstrap: str, namespace: str) -> None:
+        self._namespace = namespace
+        self._admin = AdminClient({"bootstrap.servers": bootstrap})
+
+    def offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        """What ``spec`` asks for, of every partition; -1 where there is no record at or after a time."""
+        asked = {(topic, number): spec for topic in topics for number in range(TOPICS[topic].partitions)}
+        request = {
+            ck.TopicPartition(physical(self._namespace, topic), number): each
+            for (topic, number), each in asked.items()
+        }
+        futures = self._admin.list_offsets(request, request_timeout=TIMEOUT_S)
+        return {place: future.result().offset for place, future in zip(asked, futures.values(), strict=True)}
+
+    def behind(self, highs: Offsets, time_us: int) -> dict[tuple[str, int], int]:
+        """Of every partition, the first offset stamped after a time; its end where there is none."""
+        after = OffsetSpec.for_timestamp(max(time_us // 1000 + 1, 0))
+        found = self.offsets(dict.fromkeys(topic for topic, _ in highs), after)
+        return {place: high if found[place] < 0 else found[place] for place, high in highs.items()}
+
+
+def clock(bootstrap: str, namespace: str, recorded: Settings) -> int:
+    """An event time (µs) through which every agent of a namespace has done its work.
+
+    Waits until the agents downstream have done what was written by then: afterwards no command can take hold before
+    that time. Raises `ReplayError` where one does not get there.
+    """
+    log = _Log(bootstrap, namespace)
+    clocks = []
+    deadline_s = time.monotonic() + _CATCH_UP_S
+    for agent in needed(recorded):
+        is_inner = TOPICS[agent.source].role != "source"
+        upto = list(log.offsets([agent.source], OffsetSpec.latest()).values()) if is_inner else []
+        with closing(Positions(bootstrap, namespace, agent.name)) as positions:
+            reached = positions.read()
+            while any(at < end for at, end in zip(reached.offsets, upto, strict=False)):
+                if time.monotonic() > deadline_s:
+                    raise ReplayError(
+                        f"{agent.name} is behind: is its worker up? Or say --at, for a time past"
+                    )
+                reached = positions.read()
+        if not is_inner:
+            clocks.append(reached.clock)
+    if NEVER in clocks:
+        raise ReplayError("no clock has struck yet: there is nothing to store")
+    return min(clocks) - recorded.lateness_us
+
+
+def checkpoint(
+    bootstrap: str, namespace: str, recorded: Settings, clock: int, replays: Iterable[Replay]
+) -> Replay:
+    """The plan of a replay that is made for its last state, at ``clock`` (µs)."""
+    stamp = datetime.fromtimestamp(clock / 1e6, UTC).strftime("%Y%m%d-%H%M%S")
+    wanted = Wanted(name=f"{(namespace or 'live')[:16]}-at-{stamp}", from_us=clock, to_us=clock)
+    planned = plan(bootstrap, namespace, recorded, wanted, replays)
+    return msgspec.structs.replace(planned, is_checkpoint=True)
+
+
+def covered(bootstrap: str, namespace: str, replay: Replay) -> compare.Window:
+    """What a replay of ``namespace`` can be held to.
+
+    One without an end in time ends where the source topics did when it was planned. If they have grown since, it covers
+    what was closed by the clock that it has come to.
+    """
+    through = replay.data_through
+    if through is None:
+        highs = _Log(bootstrap, namespace).offsets(
+            [each.topic for each in replay.ranges], OffsetSpec.latest()
+        )
+        if any(highs[r.topic, number] > end for r in replay.ranges for number, end in enumerate(r.ends)):
+            with closing(Positions(bootstrap, replay.name, "symbols")) as positions:
+                through = positions.read().clock - replay.settings.lateness_us
+    return compare.Window(replay.data_from, through)
+
+
+def describe(replay: Replay) -> str:
+    """In words: how it begins, what it covers, and whether it could be equal at all."""
+    begins = {
+        ReplayStart.BEGINNING: "from the beginning",
+        ReplayStart.CHECKPOINT: f"from checkpoint {replay.checkpoint}",
+        ReplayStart.COLD: "cold",
+    }[replay.start]
+    if replay.data_from != NEVER:
+        begins += f", after {_time(replay.data_from)}"
+    through = "to the end" if replay.data_through is None else f"through {_time(replay.data_through)}"
+    records = sum(end - begin for r in replay.ranges for begin, end in zip(r.begins, r.ends, strict=True))
+    changed = ", with other settings" if replay.changed else ""
+    return f"{begins}, {through}, {records:,} records{changed}"
+
+
+def _time(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,115 @@
+"""The namespace of a replay as it must be before the first tick: topics, states and recorded commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import confluent_kafka as ck
+import msgspec
+
+from headrace import compare, topics
+from headrace.replay.errors import ReplayError
+from schemas.codec import Codec
+from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAlert
+from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition
+from schemas.topics import TOPICS, physical
+from streams.agent import Agent
+from streams.runtime.kafka import KafkaPort, output_settings
+from streams.runtime.ownership import Outcome
+from streams.topology import needed
+
+R = TypeVar("R", Command, RiskAlert)
+
+EVENTS, ALERTS = "portfolio.events", "risk.alerts"
+TIMEOUT_S = 30.0
+_AFTER_SETTINGS = 1
+"""The first offset behind the settings in a topic of the replay's own."""
+
+
+def seed(bootstrap: str, source: str, replay: Replay, codec: Codec) -> None:
+    """Make the topics, put the commands recorded in namespace ``source`` in their places, and write the states.
+
+    The states come last and are written once: a partition that has a position has begun, and all else is there.
+    Running it again after it was interrupted does what is left; a command that is written twice is one by its id.
+    """
+    topics.create(bootstrap, replay.name, replay.settings, codec, sources=False)
+    port = KafkaPort(bootstrap, replay.name)
+    places = [(agent, number) for agent in needed(replay.settings) for number in _partitions(agent, replay)]
+    bare = [place for place in places if POSITION_KEY not in port.restore(place[0].name, place[1])]
+    if len(bare) == len(places):
+        _write_commands(bootstrap, replay, codec, recorded_commands(bootstrap, source, replay, codec))
+    for agent, number in bare:
+        _write_state(bootstrap, port, replay, codec, agent, number)
+
+
+def _partitions(agent: Agent[Any, Any], replay: Replay) -> range:
+    """Those that need a state: with a checkpoint all, otherwise those of source topics, which begin anywhere."""
+    has_state = replay.start is ReplayStart.CHECKPOINT or TOPICS[agent.source].role == "source"
+    return range(TOPICS[agent.source].partitions if has_state else 0)
+
+
+def _write_state(
+    bootstrap: str, port: KafkaPort, replay: Replay, codec: Codec, agent: Agent[Any, Any], number: int
+) -> None:
+    changelog = f"{agent.name}.changelog"
+    state: dict[bytes, bytes] = {}
+    if replay.checkpoint is not None:
+        state.update(KafkaPort(bootstrap, replay.checkpoint).restore(agent.name, number))
+        if not state:
+            raise ReplayError(f"checkpoint {replay.checkpoint} has no state of {agent.name}[{number}]")
+    else:
+        state[PARTITION_KEY] = codec.encode(changelog, agent.partition_type(settings=replay.settings))
+    begins = {each.topic: each.begins for each in replay.ranges}.get(agent.source)
+    offset = _AFTER_SETTINGS if begins is None else begins[number]
+    position = SourcePosition(topic=agent.source, partition=number, next_offset=offset)
+    state[POSITION_KEY] = codec.encode(changelog, position)
+    port.fence(agent.name, number)
+    while port.commit(agent.name, number, state) is not Outcome.COMMITTED:
+        pass
+    port.release(agent.name, number)
+
+
+def recorded_commands(bootstrap: str, source: str, replay: Replay, codec: Codec) -> list[Command]:
+    """The commands that held within the replay's stretch, each with the place where it did (DESIGN.md rule 5).
+
+    One that held before any snapshot keeps no place: it holds where it lies, and lies first.
+    """
+    placed: dict[tuple[str, str], tuple[int, int]] = {}
+    for alert in _read(bootstrap, source, ALERTS, codec, RiskAlert):
+        if alert.command_id is not None:
+            placed.setdefault((alert.portfolio, alert.command_id), (alert.start, alert.ordinal))
+    through = replay.data_through
+    since = replay.data_from - replay.settings.lateness_us  # the checkpoint's clock
+    found: dict[tuple[str, str], Command] = {}
+    for command in _read(bootstrap, source, EVENTS, codec, Command):
+        place = placed.get((command.portfolio, command.id))
+        # One that held behind a snapshot before the checkpoint's clock is in its state already, done or kept.
+        if place is None or (replay.checkpoint is not None and place[0] < since):
+            continue
+        if through is None or place[0] < through:
+            after = None if place[0] == NEVER else Place(start=place[0], ordinal=place[1])
+            found.setdefault((command.portfolio, command.id), msgspec.structs.replace(command, after=after))
+    return [found[name] for name in sorted(found, key=lambda name: placed[name])]
+
+
+def _read(bootstrap: str, namespace: str, topic: str, codec: Codec, kind: type[R]) -> Iterator[R]:
+    for _, value, _ in compare.records(bootstrap, namespace, topic):
+        record = None if value is None else codec.decode(topic, value)
+        if isinstance(record, kind):
+            yield record
+
+
+def _write_commands(bootstrap: str, replay: Replay, codec: Codec, commands: list[Command]) -> None:
+    producer = ck.Producer(output_settings(bootstrap))
+    failed: list[str] = []
+    for command in commands:
+        producer.produce(
+            physical(replay.name, EVENTS),
+            codec.encode(EVENTS, command),
+            command.portfolio,
+            timestamp=max(command.issued_at // 1000, 1),
+            on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
+        )
+    if producer.flush(TIMEOUT_S) or failed:
+        raise ReplayError(f"the commands were not written: {failed or 'the broker does not answer'}")

@@ -1,0 +1,155 @@
+"""What can happen to a pipeline. Each fault is a function that lets it happen, mends what nobody else would, and tells.
+
+Processes of the pipeline are started again by their fleet; the services by `headrace.stack.up`, as by any supervisor.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from headrace import stack
+from headrace.stack import StackSettings
+from headrace.stack.processes import find
+from headrace.stack.settings import ServiceName
+from schemas.topics import physical
+from tests.pipeline import SESSION_TIMEOUT_MS, KafkaRun
+
+
+@dataclass
+class Field:
+    """What faults strike: a run, the stack under it, and the generator that every choice is drawn from."""
+
+    run: KafkaRun
+    stack: StackSettings
+    rng: random.Random
+
+    def agent(self) -> str:
+        return self.rng.choice(self.run.agents)
+
+    def processes(self, agent: str) -> list[str]:
+        return [f"{agent}-{number}" for number in range(self.run.processes)]
+
+    def kill(self, names: Iterable[str]) -> str:
+        """SIGKILL, all at once."""
+        names = list(names)
+        for name in names:
+            self.run.fleet.signal(name, signal.SIGKILL)
+        return f"kill -9 {', '.join(names)}"
+
+    def pause(self, least_s: float, most_s: float) -> None:
+        time.sleep(self.rng.uniform(least_s, most_s))
+
+    def kill_service(self, *services: ServiceName) -> str:
+        """SIGKILL to services and all of their processes; after a while they are started again, on the same ports."""
+        for service in services:
+            child = find(self.stack.data_dir, service)
+            process = None if child is None else child.process()
+            assert process is not None, f"{service} is not up"
+            family = [process, *process.children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, timeout=10)
+        self.pause(0.5, 4.0)
+        again = stack.up(self.stack)
+        assert again == self.run.stack, "the services came back elsewhere"
+        return f"kill -9 {', '.join(services)}"
+
+
+def one_process(field: Field) -> str:
+    """One of two processes of an agent: the other takes its partitions over."""
+    return field.kill([field.rng.choice(field.processes(field.agent()))])
+
+
+def all_processes(field: Field) -> str:
+    """Both processes of an agent at once."""
+    return field.kill(field.processes(field.agent()))
+
+
+def sink(field: Field) -> str:
+    return field.kill(["sink"])
+
+
+def connector(field: Field) -> str:
+    """It goes on from what was acknowledged, and sends the rest again."""
+    return field.kill(["ingest"])
+
+
+def broker(field: Field) -> str:
+    return field.kill_service("kafka")
+
+
+def registry(field: Field) -> str:
+    return field.kill_service("registry")
+
+
+def database(field: Field) -> str:
+    return field.kill_service("postgres")
+
+
+def zombie(field: Field) -> str:
+    """Stopped until others have its partitions, then woken: what it still thinks it owns is no longer its own."""
+    name = field.rng.choice(field.processes(field.agent()))
+    field.run.fleet.signal(name, signal.SIGSTOP)
+    field.pause(SESSION_TIMEOUT_MS / 1e3 + 2, SESSION_TIMEOUT_MS / 1e3 + 5)
+    field.run.fleet.signal(name, signal.SIGCONT)
+    return f"SIGSTOP, SIGCONT {name}"
+
+
+def storm(field: Field) -> str:
+    """Processes join and leave: a rebalance each time."""
+    agent = field.agent()
+    times = field.rng.randint(2, 3)
+    for _ in range(times):
+        name = f"{agent}-storm"
+        field.run.join(agent, name)
+        field.pause(1.0, 4.0)
+        if field.rng.random() < 0.5:
+            field.run.fleet.stop(name)
+        else:
+            field.run.fleet.kill(name)
+    return f"{times} times {agent} joined and left"
+
+
+def refusal(field: Field) -> str:
+    """The broker takes no record of a topic for a while: outputs fail, and nothing may be committed without them."""
+    topic = physical(field.run.namespace, field.rng.choice(REFUSABLE))
+    admin = AdminClient({"bootstrap.servers": field.run.stack.kafka})
+
+    def limit(operation: AlterConfigOpType) -> None:
+        entry = ConfigEntry("max.message.bytes", "1", incremental_operation=operation)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+
+    limit(AlterConfigOpType.SET)
+    field.pause(1.0, 3.0)
+    limit(AlterConfigOpType.DELETE)
+    return f"{topic} took no records"
+
+
+REFUSABLE = ("market.bars", "universe.bars", "market.correlations", "trade.executions")
+FAULTS: dict[str, Callable[[Field], str]] = {
+    "one process": one_process,
+    "all processes": all_processes,
+    "sink": sink,
+    "connector": connector,
+    "broker": broker,
+    "registry": registry,
+    "database": database,
+    "zombie": zombie,
+    "storm": storm,
+    "refusal": refusal,
+}

@@ -1,0 +1,221 @@
+"""History run again gives the same records: in other processes and runs, killed on the way, from a checkpoint."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from connectors.simulator import SimulatorSettings
+from headrace import compare, replay, topics
+from headrace.cli.diff import DIFFERENT, EQUAL
+from headrace.fleet import headrace_argv
+from headrace.pipeline import PipelineSettings
+from headrace.stack import Endpoints
+from schemas.codec import Codec
+from schemas.records import Command, TradingState
+from tests import database
+from tests.conftest import REPO
+from tests.examples import tick
+from tests.pipeline import KafkaRun
+
+SIMULATED = SimulatorSettings(minutes=150, ticks_per_minute=18.0, seed=5)
+HALFWAY = SIMULATED.start_us + 75 * 60_000_000
+COMMANDS = ((0.3, TradingState.HALTED), (0.5, TradingState.ACTIVE), (0.7, TradingState.REDUCING))
+"""Sent when so much of the session is in market.ticks: where they take hold, only the run itself knows.
+
+With each, a tick that is late and one that is bad.
+"""
+DEADLINE_S = 240.0
+STRATEGIES = [{"name": "momentum", "uses": "momentum"}, {"name": "reversion", "uses": "reversion"}]
+
+
+def pipeline() -> PipelineSettings:
+    half = len(SIMULATED.symbols) // 2
+    return PipelineSettings.model_validate(
+        {
+            "market": {
+                "sources": [{"name": "simulator"}],
+                "bars": ["1s", "1m", "tick:50", "tick-imbalance:50"],
+                "lateness_ms": 500,
+            },
+            "universes": [
+                {"name": "north", "symbols": SIMULATED.symbols[:half]},
+                {"name": "south", "symbols": SIMULATED.symbols[half:]},
+            ],
+            "portfolios": [
+                {"name": "alpha", "universe": "north", "strategies": STRATEGIES},
+                {"name": "value", "universe": "south", "strategies": STRATEGIES},
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def live(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaRun]:
+    """A session as it was: with commands from people in the middle. Its agents are gone, its topics are there."""
+    name = f"t{time.time_ns():x}"[:13]
+    run = KafkaRun(
+        stack, name, pipeline(), tmp_path_factory.mktemp("live"), simulator=SIMULATED, with_sink=False
+    )
+    symbol = SIMULATED.symbols[0]
+    with run:
+        run.start(["simulator", "--rate", "6000"])
+        ticks = SIMULATED.minutes * SIMULATED.ticks_per_minute * len(SIMULATED.symbols)
+        for number, (share, state) in enumerate(COMMANDS):
+            while sum(run.end("market.ticks")) < share * ticks and run.fleet.pid("ingest") is not None:
+                time.sleep(0.05)
+            command = Command(portfolio="alpha", id=f"c{number}", state=state, issued_at=0)
+            run.send("portfolio.events", "alpha", command)
+            for sequence, price in ((2 * number, 100.0), (2 * number + 1, -1.0)):
+                odd = tick(symbol, SIMULATED.start_us, price, sequence, source="simulator", session="odd")
+                run.send("market.ticks", symbol, odd)
+        run.wait_for_ingest()
+        run.settle()
+    yield run
+    for made in [*replay.known(stack.kafka, name, run.codec), name]:
+        topics.delete(stack.kafka, made)
+
+
+def environment(live: KafkaRun, run_records: int = 5_000) -> dict[str, str]:
+    return {**live.environment(), "HEADRACE_WORKER__MAX_RUN_RECORDS": str(run_records)}
+
+
+def headrace(live: KafkaRun, *arguments: str, expected: int = 0, run_records: int = 5_000) -> str:
+    done = subprocess.run(
+        headrace_argv(*arguments),
+        env=environment(live, run_records),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    told = done.stdout + done.stderr
+    assert done.returncode == expected, told
+    return told
+
+
+def of(live: KafkaRun, name: str) -> str:
+    """A name for a replay that no other test has."""
+    return f"{live.namespace}-{name}"
+
+
+def at(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()
+
+
+def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun, codec: Codec) -> None:
+    name = of(live, "again")
+    arguments = ("replay", "--into", name, "--processes", "2", "--no-sink")
+    first = subprocess.Popen(headrace_argv(*arguments), env=environment(live, 137), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + DEADLINE_S
+    while not bars(live, name):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    planned = replay.find(live.stack.kafka, live.namespace, codec, name)
+    assert not planned.finished
+
+    headrace(live, "replay", "--into", name, "--processes", "2", "--no-sink", run_records=137)
+    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
+    again, was = (compare.read(live.stack.kafka, namespace) for namespace in (name, live.namespace))
+    assert again.sequences.keys() == was.sequences.keys()
+    assert len(was.sequences["risk.alerts", "alpha"]) >= len(COMMANDS)
+    assert was.count("market.ticks.late") == len(was.dead_letters) == len(COMMANDS)
+    assert was.count("trade.positions") > 0
+    the_order_is_as_the_documentation_says(live, name)
+
+
+def the_order_is_as_the_documentation_says(live: KafkaRun, name: str) -> None:
+    """docs/order.md: between keys of a partition it depends on the runs, within a key on nothing."""
+    text = (REPO / "docs" / "order.md").read_text("utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    topics_of_both = [f"{namespace}.market.bars" for namespace in (live.namespace, name)]
+    told = subprocess.run(
+        [sys.executable, "-c", script, live.stack.kafka, *topics_of_both],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    ).stdout
+    lines = told.splitlines()
+    assert [line.endswith("each key by itself: the same") for line in lines] == [True] * 4, told
+    assert "another order, from record" in told
+
+
+def bars(live: KafkaRun, name: str) -> int:
+    try:
+        return sum(1 for _ in compare.records(live.stack.kafka, name, "market.bars"))
+    except compare.TopicMissing:
+        return 0
+
+
+def test_from_a_checkpoint_into_the_database(live: KafkaRun) -> None:
+    """The checkpoint is of the middle; the replay goes on from it, and equals what came after it."""
+    headrace(live, "checkpoint", "--at", at(HALFWAY))
+    listed = headrace(live, "replay", "list")
+    assert "checkpoint" in listed
+    name = of(live, "later")
+    told = headrace(live, "replay", "--from", at(HALFWAY + 60_000_000), "--into", name)
+    assert "from checkpoint" in told
+    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
+    held = compare.read(live.stack.kafka, name)
+    whole = compare.read(live.stack.kafka, live.namespace)
+    assert 0 < held.count("market.bars") < whole.count("market.bars")
+    assert held.count("trade.equity") > 0
+    assert not database.mismatches(live.stack.database, name, held)
+
+    assert "topics and its rows removed" in headrace(live, "replay", "drop", name)
+    assert not database.mismatches(live.stack.database, name, compare.Results())
+    assert name not in headrace(live, "replay", "list")
+
+
+def test_a_stretch_ends_where_it_was_told_to(live: KafkaRun) -> None:
+    name = of(live, "morning")
+    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink")
+    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
+    ends = [bar for bar in compare.read(live.stack.kafka, name).sequences if bar[0] == "market.bars"]
+    assert ends
+
+
+def test_another_strategy_gives_another_history(live: KafkaRun) -> None:
+    name = of(live, "what-if")
+    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "reversion")
+    told = headrace(live, "diff", name, live.namespace, expected=DIFFERENT)
+    assert "with other settings" in told
+    held = compare.read(live.stack.kafka, name)
+    strategies = {key for topic, key in held.sequences if topic == "strategy.signals"}
+    assert strategies
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--into", "{live}"), "is a namespace already"),
+        (("--into", "none", "--to", "1999-01-01"), "nothing to replay"),
+        (("--into", "none", "--only", "market.quotes"), "only market.ticks"),
+        (("--into", "none", "--to", "yesterday"), "is no time"),
+        (("--into", "none", "--from-offset", "market.ticks"), "is no offset"),
+        (("--into", "a b"), "say --into NAME"),
+    ],
+)
+def test_what_cannot_be_is_refused(live: KafkaRun, arguments: tuple[str, ...], said: str) -> None:
+    told = [each.format(live=live.namespace) for each in arguments]
+    done = subprocess.run(
+        headrace_argv("replay", *told),
+        env=environment(live),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.replace("│", " ").split())
