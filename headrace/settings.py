@@ -58,7 +58,7 @@ class WorkerPart(BaseModel):
     fetch_min_bytes: int = Field(100_000, ge=1)
     fetch_partition_bytes: int = Field(1_048_576, ge=1_024)
     output_buffer_kb: int = Field(65_536, ge=4_096)
-    max_run_records: int = Field(5_000, ge=1)
+    max_run_records: int = Field(20_000, ge=1)
     session_timeout_ms: int = Field(10_000, ge=1_000)
     stall_limit_s: float = Field(15.0, ge=1)
     start_deadline_s: float = Field(60.0, gt=0)

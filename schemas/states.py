@@ -26,8 +26,8 @@ POSITION_KEY = b"\0position"
 PARTITION_KEY = b"\0partition"
 
 
-class State(msgspec.Struct, kw_only=True, tag_field="-type"):
-    """Base of all states; mutable, because its partition's owner alone holds it."""
+class State(msgspec.Struct, kw_only=True, gc=False, tag_field="-type"):
+    """Base of all states; mutable, because its partition's owner alone holds it. A tree, as a record is."""
 
 
 class TickName(State, kw_only=True, tag="headrace.TickName"):

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.codec import Codec, Unreadable
-from schemas.columns import NO_SEQUENCE, NO_TICK, TICK, Lane, Packed, Rows, TickColumns, row_of
+from schemas.columns import NO_BYTES, NO_SEQUENCE, NO_TICK, TICK, Lane, Packed, Rows, TickColumns, row_of
 from schemas.decode import decode_ticks
 from schemas.records import Record, Tick
-from streams.admission import symbol_of
+from streams.admission import MAX_TIME_US, symbol_of
 from streams.agent import Input
 
 TOPIC: Final = "market.ticks"
@@ -32,10 +32,10 @@ class Ticks(Sequence[Input]):
     Attributes:
         rows: shape (n,), `schemas.columns.TICK`; lane `NO_TICK` for a record that is none.
         lanes: what the rows' lanes are, in order of first rows. Every symbol is its record's key and a valid one.
-        others: the records that are no row, by index: clocks, settings, what could not be read, ticks whose key is not
-            their symbol or no symbol at all, and a tick whose sequence is `NO_SEQUENCE` itself.
+        clocks: clock records of one source, which are no rows.
+        others: the other records that are no row, by index: settings, what could not be read, ticks whose key is not
+            their symbol or no symbol at all, a tick whose sequence is `NO_SEQUENCE` itself, further clocks.
         offsets: int64, shape (n,).
-        clocks: clock records that are not among ``others``, from a feed that has them as columns.
 
     As a sequence it makes the `Input` of any record when it is asked for: for dead letters and late ticks.
     """
@@ -70,9 +70,13 @@ class Ticks(Sequence[Input]):
             decoded = None if value is None else cast("Record | Unreadable", codec.decode(TOPIC, value))
             return Input(offset, timestamp_ms, key, decoded, value, headers)
 
-        left = np.flatnonzero(columns.rows["lane"] == NO_TICK).tolist()
+        clocks = _clocks(records)
+        is_left = columns.rows["lane"] == NO_TICK
+        if clocks is not None:
+            is_left[clocks.places] = False
+        left = np.flatnonzero(is_left).tolist()
         columns, others = _admit(columns, [(index, record(index)) for index in left])
-        return cls(columns, others, records.places["offset"], record)
+        return cls(columns, others, records.places["offset"], record, clocks)
 
     @classmethod
     def of(cls, inputs: Sequence[Input]) -> Ticks:
@@ -96,6 +100,19 @@ class Ticks(Sequence[Input]):
         place = range(len(self))[index]
         other = self._others.get(place)
         return self._record(place) if other is None else other
+
+
+def _clocks(records: Packed) -> Clocks | None:
+    """Those clocks of a run that are of the same source as the first, and good; the others are left to be looked at."""
+    times_ms = records.places["timestamp_ms"]
+    bare = (records.places["key_size"] == NO_BYTES) & (records.places["value_size"] == NO_BYTES)
+    places = np.flatnonzero(bare & (times_ms > 0) & (times_ms <= MAX_TIME_US // 1000)).tolist()
+    headers = records.headers
+    first = headers.get(places[0], ()) if places else ()
+    if len(first) != 1 or first[0][0] != "source":
+        return None
+    same = np.array([place for place in places if headers.get(place) == first], np.int64)
+    return Clocks(first[0][1].decode(errors="replace"), same, times_ms[same] * 1000)
 
 
 def _admit(

@@ -111,7 +111,7 @@ def _scenario(
                     _headrace(rig, contents, each, runs)
                 else:
                     advance(f"{turn}: {each.name}")
-                    _peer(rig, each, plan.ticks, runs)
+                    _peer(rig, each, plan.ticks, scenarios.least(scenario), runs)
             _compare(rig, peers, runs)
     return _figures(scenario, runs)
 
@@ -158,11 +158,11 @@ def _headrace(rig: Rig, contents: Contents, processes: int, runs: _Runs) -> None
     runs.reference = bars
 
 
-def _peer(rig: Rig, peer: Peer, ticks: int, runs: _Runs) -> None:
+def _peer(rig: Rig, peer: Peer, ticks: int, least: int, runs: _Runs) -> None:
     if peer.name in runs.wrong:
         return
     try:
-        runs.measures.append(contenders.run_peer(rig, peer, ticks))
+        runs.measures.append(contenders.run_peer(rig, peer, ticks, least))
     except BenchError as error:
         rig.fleet.stop()
         runs.wrong[peer.name] = str(error)

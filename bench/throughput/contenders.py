@@ -113,13 +113,17 @@ PEERS = (
 """In the order of the table."""
 
 
-def prefix(peer: Peer, ticks: int) -> tuple[int, int]:
-    """Warm-up and timed records of a peer where the topic holds ``ticks``: less of both where it is short."""
-    share = min(1.0, 0.9 * ticks / (peer.warm_up + peer.records))
-    return max(int(peer.warm_up * share), 1), int(peer.records * share)
+def prefix(peer: Peer, ticks: int, least: int = 0) -> tuple[int, int]:
+    """Warm-up and timed records of a peer where the topic holds ``ticks``: less of both where it is short.
+
+    It is timed over ``least`` records at least, so that it closes bars to be held against Headrace's.
+    """
+    wanted = max(peer.records, least)
+    share = min(1.0, 0.9 * ticks / (peer.warm_up + wanted))
+    return max(int(peer.warm_up * share), 1), int(wanted * share)
 
 
-def run_peer(rig: Rig, peer: Peer, ticks: int) -> Measure:
+def run_peer(rig: Rig, peer: Peer, ticks: int, least: int = 0) -> Measure:
     """Time one run of a peer over its prefix of market.ticks. Raises `BenchError` where it ends or hangs."""
     slug = peer.slug
     rig.delete(slug)
@@ -129,7 +133,7 @@ def run_peer(rig: Rig, peer: Peer, ticks: int) -> Measure:
     shutil.rmtree(file, ignore_errors=True)
     file.with_suffix(".marks").unlink(missing_ok=True)
     rig.folder.mkdir(parents=True, exist_ok=True)
-    warm_up, records = prefix(peer, ticks)
+    warm_up, records = prefix(peer, ticks, least)
     job = Job(
         bootstrap=rig.kafka,
         ticks=physical(rig.namespace, "market.ticks"),

@@ -46,6 +46,11 @@ TICKS_PER_SECOND = {Scenario.SIM20: 1_000, Scenario.SIM2000: 20_000}
 """Of event time."""
 
 
+def least(scenario: Scenario) -> int:
+    """Records after which every symbol has closed bars: some seconds of event time."""
+    return 4 * TICKS_PER_SECOND.get(scenario, 0)
+
+
 def pipeline(scenario: Scenario) -> PipelineSettings:
     """1-second bars and nothing else."""
     source = FILE_SOURCE if scenario is Scenario.SESSIONS else "simulator"

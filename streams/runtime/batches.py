@@ -18,6 +18,7 @@ from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
+from numpy.typing import NDArray
 
 from schemas.columns import PLACE, Headers, Packed
 from streams.runtime.runs import Run
@@ -50,7 +51,7 @@ class FetchedRecords(_MemoryRecordsPy):  # type: ignore[misc]
 class RunRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]
     """Unpacks a fetched response into runs."""
 
-    max_run_records = 5_000
+    max_run_records = 20_000
     by_kernel = True
     next_fetch_offset: int
 
@@ -129,8 +130,7 @@ class _Stretch:
         places, headers_at = np.empty(self.count, PLACE), np.empty(self.count, np.int64)
         if not walk(np.frombuffer(body, np.uint8), np.array(self._table, BATCH), places, headers_at):
             return self._one_by_one()
-        headers = {index: _headers(body, headers_at[index]) for index in headers_at.nonzero()[0].tolist()}
-        return Packed(body, places, headers)
+        return Packed(body, places, _all_headers(body, headers_at))
 
     def _one_by_one(self) -> Packed:
         """As aiokafka reads them: older formats, and batches that are damaged, of which it then says in what way."""
@@ -168,8 +168,22 @@ def install(max_run_records: int, *, by_kernel: bool) -> None:
     aiokafka_fetcher.PartitionRecords = RunRecords
 
 
-def _headers(body: bytes, at: int) -> Headers:
-    """The headers at a place that `_walk` has been over; one without a value is an empty one."""
+def _all_headers(body: bytes, headers_at: NDArray[np.int64]) -> dict[int, Headers]:
+    """The headers of the records that have any, by index; those of clocks are mostly those of the clock before."""
+    found: dict[int, Headers] = {}
+    headers: Headers = ()
+    last, size = None, 0
+    for index in headers_at.nonzero()[0].tolist():
+        at = int(headers_at[index])
+        if body[at : at + size] != last:
+            headers, end = _headers(body, at)
+            last, size = body[at:end], end - at
+        found[index] = headers
+    return found
+
+
+def _headers(body: bytes, at: int) -> tuple[Headers, int]:
+    """The headers at a place that `walk` has been over, and the position after them; one without a value is empty."""
     count, at = decode_varint(body, at)
     headers = []
     for _ in range(count):
@@ -179,4 +193,4 @@ def _headers(body: bytes, at: int) -> Headers:
         end = at + max(size, 0)
         headers.append((name, body[at:end]))
         at = end
-    return tuple(headers)
+    return tuple(headers), at

@@ -38,7 +38,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
     output_buffer_kb: int = 65_536
     """Outputs that Kafka has not acknowledged yet, KiB; where there are more, the worker waits."""
-    max_run_records: int = 5_000
+    max_run_records: int = 20_000
     """A longer fetched stretch of ticks is cut into runs of this many records; see `run_records`."""
     session_timeout_ms: int = 10_000
     rebalance_timeout_ms: int = 30_000
@@ -65,6 +65,6 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     def run_records(self, topic: str) -> int:
         """The most records of a topic in a run, so that applying one stays well below a second.
 
-        A snapshot costs as much as a hundred ticks: it is a bar of every symbol, and every strategy decides on it.
+        A snapshot costs as much as some hundred ticks: it is a bar of every symbol, and every strategy decides on it.
         """
-        return self.max_run_records if TOPICS[topic].role == "source" else max(1, self.max_run_records // 100)
+        return self.max_run_records if TOPICS[topic].role == "source" else max(1, self.max_run_records // 400)

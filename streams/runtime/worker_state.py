@@ -20,6 +20,7 @@ from streams.runtime.stalls import Stall, StallWatch
 log = logging.getLogger("headrace.worker")
 
 EXIT_FAULT = 3
+_COLLECT_EVERY = 50_000
 TAKE_OVER_LIMIT_S = 40.0
 """Faust gives up on a seek after 90 s (``broker_request_timeout``), silently; one may have to wait for another."""
 
@@ -64,9 +65,11 @@ class WorkerState:
             self.is_ready = True
             config = self.config
             StallWatch(config.bootstrap, self.source, config.stall_limit_s, self._standings, self._stalled)
-            # What was loaded stays: a full collection would walk all of it, a tenth of a second now and then.
+            # What was loaded stays: a full collection would walk all of it, a tenth of a second now and then. Records
+            # hold no cycles and are not tracked; what is left to collect are the loop's own few.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(_COLLECT_EVERY, 20, 20)
         if partitions != self._announced:
             self._announced = partitions
             log.warning("%s owns partitions %s of %s", self.agent.name, partitions, self.source)

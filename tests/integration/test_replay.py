@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 
 from connectors.simulator import SimulatorSettings
-from headrace import compare, replay, topics
+from headrace import compare, replay
 from headrace.cli.diff import DIFFERENT, EQUAL
-from headrace.fleet import headrace_argv
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
-from schemas.codec import Codec
-from schemas.records import Command, TradingState
-from tests import database
+from tests import database, replays
 from tests.conftest import REPO
-from tests.examples import tick
 from tests.pipeline import KafkaRun
+from tests.replays import COMMANDS, at, headrace
 
 SIMULATED = SimulatorSettings(minutes=150, ticks_per_minute=18.0, seed=5)
 HALFWAY = SIMULATED.start_us + 75 * 60_000_000
-COMMANDS = ((0.3, TradingState.HALTED), (0.5, TradingState.ACTIVE), (0.7, TradingState.REDUCING))
-"""Sent when so much of the session is in market.ticks: where they take hold, only the run itself knows.
-
-With each, a tick that is late and one that is bad.
-"""
-DEADLINE_S = 240.0
 STRATEGIES = [{"name": "momentum", "uses": "momentum"}, {"name": "reversion", "uses": "reversion"}]
 
 
@@ -59,46 +48,13 @@ def pipeline() -> PipelineSettings:
 
 @pytest.fixture(scope="module")
 def live(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaRun]:
-    """A session as it was: with commands from people in the middle. Its agents are gone, its topics are there."""
     name = f"t{time.time_ns():x}"[:13]
     run = KafkaRun(
         stack, name, pipeline(), tmp_path_factory.mktemp("live"), simulator=SIMULATED, with_sink=False
     )
-    symbol = SIMULATED.symbols[0]
-    with run:
-        run.start(["simulator", "--rate", "6000"])
-        ticks = SIMULATED.minutes * SIMULATED.ticks_per_minute * len(SIMULATED.symbols)
-        for number, (share, state) in enumerate(COMMANDS):
-            while sum(run.end("market.ticks")) < share * ticks and run.fleet.pid("ingest") is not None:
-                time.sleep(0.05)
-            command = Command(portfolio="alpha", id=f"c{number}", state=state, issued_at=0)
-            run.send("portfolio.events", "alpha", command)
-            for sequence, price in ((2 * number, 100.0), (2 * number + 1, -1.0)):
-                odd = tick(symbol, SIMULATED.start_us, price, sequence, source="simulator", session="odd")
-                run.send("market.ticks", symbol, odd)
-        run.wait_for_ingest()
-        run.settle()
-    yield run
-    for made in [*replay.known(stack.kafka, name, run.codec), name]:
-        topics.delete(stack.kafka, made)
-
-
-def environment(live: KafkaRun, run_records: int = 5_000) -> dict[str, str]:
-    return {**live.environment(), "HEADRACE_WORKER__MAX_RUN_RECORDS": str(run_records)}
-
-
-def headrace(live: KafkaRun, *arguments: str, expected: int = 0, run_records: int = 5_000) -> str:
-    done = subprocess.run(
-        headrace_argv(*arguments),
-        env=environment(live, run_records),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    told = done.stdout + done.stderr
-    assert done.returncode == expected, told
-    return told
+    ticks = int(SIMULATED.minutes * SIMULATED.ticks_per_minute * len(SIMULATED.symbols))
+    odd = ("simulator", SIMULATED.symbols[0], SIMULATED.start_us)
+    yield from replays.session(run, ["simulator", "--rate", "6000"], ticks, odd)
 
 
 def of(live: KafkaRun, name: str) -> str:
@@ -106,25 +62,13 @@ def of(live: KafkaRun, name: str) -> str:
     return f"{live.namespace}-{name}"
 
 
-def at(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()
-
-
-def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun, codec: Codec) -> None:
+def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun) -> None:
     name = of(live, "again")
     arguments = ("replay", "--into", name, "--processes", "2", "--no-sink")
-    first = subprocess.Popen(headrace_argv(*arguments), env=environment(live, 137), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + DEADLINE_S
-    while not bars(live, name):
-        assert time.monotonic() < deadline
-        assert first.poll() is None
-        time.sleep(0.1)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    planned = replay.find(live.stack.kafka, live.namespace, codec, name)
-    assert not planned.finished
+    replays.kill_at_work(live, name, arguments, run_records=137)
+    assert not replay.find(live.stack.kafka, live.namespace, live.codec, name).finished
 
-    headrace(live, "replay", "--into", name, "--processes", "2", "--no-sink", run_records=137)
+    headrace(live, *arguments, run_records=137)
     assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
     again, was = (compare.read(live.stack.kafka, namespace) for namespace in (name, live.namespace))
     assert again.sequences.keys() == was.sequences.keys()
@@ -143,19 +87,12 @@ def the_order_is_as_the_documentation_says(live: KafkaRun, name: str) -> None:
         [sys.executable, "-c", script, live.stack.kafka, *topics_of_both],
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=replays.DEADLINE_S,
         check=True,
     ).stdout
     lines = told.splitlines()
     assert [line.endswith("each key by itself: the same") for line in lines] == [True] * 4, told
     assert "another order, from record" in told
-
-
-def bars(live: KafkaRun, name: str) -> int:
-    try:
-        return sum(1 for _ in compare.records(live.stack.kafka, name, "market.bars"))
-    except compare.TopicMissing:
-        return 0
 
 
 def test_from_a_checkpoint_into_the_database(live: KafkaRun) -> None:
@@ -209,13 +146,6 @@ def test_another_strategy_gives_another_history(live: KafkaRun) -> None:
 )
 def test_what_cannot_be_is_refused(live: KafkaRun, arguments: tuple[str, ...], said: str) -> None:
     told = [each.format(live=live.namespace) for each in arguments]
-    done = subprocess.run(
-        headrace_argv("replay", *told),
-        env=environment(live),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    done = replays.run(live, "replay", *told)
     assert done.returncode in (1, 2)
     assert said in " ".join(done.stderr.replace("│", " ").split())

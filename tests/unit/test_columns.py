@@ -359,7 +359,10 @@ def test_records_are_made_when_they_are_asked_for() -> None:
         + [(8 + n, 2_000 + n, *own(value), (("trace", b"1"),)) for n, value in enumerate(values)]
     )
     ticks = Ticks.read(CODEC, records)
-    assert ticks.others == [(0, Input(7, 1_000, None, None, None, (("source", b"files"),)))]
+    assert ticks.others == []
+    assert ticks.clocks is not None
+    assert (ticks.clocks.source, *ticks.clocks.places, *ticks.clocks.times) == ("files", 0, 1_000_000)
+    assert ticks[0] == Input(7, 1_000, None, None, None, (("source", b"files"),))
     assert ticks[-1] == Input(10, 2_002, *as_input(values[2]), (("trace", b"1"),))
     assert ticks[1:3] == [
         Input(8, 2_000, *as_input(values[0]), (("trace", b"1"),)),
