@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from headrace.reading import Reading
 from headrace.repair import EVENTS, QUOTES, TICKS
 from schemas.codec import Codec
 from schemas.columns import Packed, PackedRecord
+from schemas.partitioner import partition_of
 from schemas.records import Command, DeadLetter, LateTick, Quote, Record, Settings, Snapshot, Tick
 from schemas.states import State
 from streams import topology
@@ -34,6 +34,22 @@ class Trimmed(HeadraceError):
     """Raised where a topic does not begin at its beginning any more."""
 
 
+class Log(Protocol):
+    """The input topics, as they are looked through."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        ...
+
+    def begin(self, topic: str, partition: int) -> int:
+        """The first offset that is still there."""
+        ...
+
+    def records(self, topic: str, partition: int, offset: int) -> Iterator[PackedRecord]:
+        """Every record from an offset to the end as it is when it is reached."""
+        ...
+
+
 class Fate(NamedTuple):
     """What an agent makes of a record, in words; ``refused``: it goes to the dead letters."""
 
@@ -47,17 +63,17 @@ class Topic:
     Portfolios are run without their strategies: they are asked for nothing but whether they take a command.
     """
 
-    def __init__(self, reading: Reading, codec: Codec, name: str, keys: set[bytes]) -> None:
+    def __init__(self, log: Log, codec: Codec, name: str, keys: set[bytes]) -> None:
         """Read the topic to its end. Raises `Trimmed` where a record that was re-driven may be gone."""
         self.name = name
-        self._reading, self._codec, self._keys = reading, codec, keys
+        self._log, self._codec, self._keys = log, codec, keys
         agent = topology.agent(_AGENTS[name])
-        places = (SourcePartition(name, partition) for partition in range(reading.partitions(name)))
+        places = (SourcePartition(name, partition) for partition in range(log.partitions(name)))
         self._parts = [_Part(agent, where) for where in places]
         self._taken: dict[str, tuple[int, int]] = {}
         self._highest: defaultdict[tuple[bytes, str], int] = defaultdict(int)
         for partition in range(len(self._parts)):
-            begin = reading.begin(name, partition)
+            begin = log.begin(name, partition)
             if begin:
                 raise Trimmed(
                     f"{name}[{partition}] begins at offset {begin}: what was re-driven before that cannot be seen "
@@ -67,7 +83,7 @@ class Topic:
 
     def partition_of(self, key: str) -> int:
         """Where a key's records lie."""
-        return self._reading.partition_of(self.name, key)
+        return partition_of(key, len(self._parts))
 
     def taken(self, letter: str) -> tuple[int, int] | None:
         """Partition and offset of the record that repairs a letter: the one that counts."""
@@ -81,14 +97,13 @@ class Topic:
         """Read on, to the end of every partition."""
         for partition, part in enumerate(self._parts):
             held: list[PackedRecord] = []
-            for message in self._reading.messages(self.name, partition, part.next):
-                part.next = message.offset() + 1
-                key, value = message.key(), message.value()
-                headers = tuple((name, content or b"") for name, content in message.headers() or ())
+            for record in self._log.records(self.name, partition, part.next):
+                offset, _, key, value, headers = record
+                part.next = offset + 1
                 if headers and key is not None and value is not None:
-                    self._note(part, message.offset(), key, value, dict(headers))
+                    self._note(part, offset, key, value, dict(headers))
                 if key is None or key in self._keys:
-                    held.append((message.offset(), message.timestamp()[1], key, value, headers))
+                    held.append(record)
                 if len(held) == _RUN:
                     part.fold(self._inputs(held))
                     held = []

@@ -9,6 +9,7 @@ from typing import Final
 import confluent_kafka as ck
 
 from headrace.compare import TopicMissing
+from schemas.columns import PackedRecord
 from schemas.partitioner import partition_of
 from schemas.topics import physical
 from streams.errors import HeadraceError
@@ -95,6 +96,12 @@ class Reading:
                     return
                 else:
                     raise NotRead(f"{physical(self._namespace, topic)}[{partition}]: {error.str()}")
+
+    def records(self, topic: str, partition: int, offset: int) -> Iterator[PackedRecord]:
+        """As `messages`, without the client's own objects."""
+        for message in self.messages(topic, partition, offset):
+            headers = tuple((name, content or b"") for name, content in message.headers() or ())
+            yield message.offset(), message.timestamp()[1], message.key(), message.value(), headers
 
     def _place(self, topic: str, partition: int, offset: int = 0) -> ck.TopicPartition:
         return ck.TopicPartition(physical(self._namespace, topic), partition, offset)

@@ -14,16 +14,15 @@ another letter's was first, the next sequence is tried. (A command keeps its id,
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import confluent_kafka as ck
 from msgspec.structs import replace
 
 from headrace.dead_letters import DeadLetterError
-from headrace.fates import HEADER, SESSION, Topic
-from headrace.reading import Reading
+from headrace.fates import HEADER, SESSION, Log, Topic
 from headrace.repair import Repair
 from schemas.codec import Codec
 from schemas.records import Command, Quote, Tick
@@ -58,12 +57,35 @@ class Outcome(NamedTuple):
     told: str
 
 
-def redrive(
-    bootstrap: str, namespace: str, codec: Codec, repairs: Sequence[Repair], *, send: bool = True
-) -> Iterator[Outcome]:
+Delivered = Callable[[int, str], None]
+"""Told the offset of a record that has arrived, or the error why it never will."""
+
+
+class Outbox(Protocol):
+    """A way into the input topics."""
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: str,
+        value: bytes,
+        timestamp_ms: int,
+        letter: str,
+        delivered: Delivered,
+    ) -> None:
+        """Queue a record, with the id of its letter in the header."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until all are there. Raises `NotSent` where that is not known."""
+        ...
+
+
+def redrive(log: Log, outbox: Outbox | None, codec: Codec, repairs: Sequence[Repair]) -> Iterator[Outcome]:
     """Send, in order of event time, what was not sent before and would not be refused again.
 
-    Outcomes are told as they are known. With ``send`` false nothing is written.
+    Outcomes are told as they are known. Without an ``outbox`` they are what would be.
 
     Raises:
         DeadLetterError: a letter is there twice.
@@ -74,17 +96,17 @@ def redrive(
     for number, each in enumerate(ids):
         if each in ids[:number]:
             raise DeadLetterError(f"{each} is to be re-driven twice")
-    with Reading(bootstrap, namespace) as reading:
-        keys = {repair.key.encode() for repair in repairs}
-        topics = {name: Topic(reading, codec, name, keys) for name in {repair.topic for repair in repairs}}
-        outbox = _Outbox(bootstrap, namespace, codec) if send else None
-        waiting = sorted(repairs, key=lambda repair: repair.time_us)
-        while waiting:
-            waiting = yield from _round(topics, waiting, outbox)
+    keys = {repair.key.encode() for repair in repairs}
+    topics = {
+        name: Topic(log, codec, name, keys) for name in dict.fromkeys(repair.topic for repair in repairs)
+    }
+    waiting = sorted(repairs, key=lambda repair: repair.time_us)
+    while waiting:
+        waiting = yield from _round(topics, codec, waiting, outbox)
 
 
 def _round(
-    topics: dict[str, Topic], waiting: Sequence[Repair], outbox: _Outbox | None
+    topics: dict[str, Topic], codec: Codec, waiting: Sequence[Repair], outbox: Outbox | None
 ) -> Generator[Outcome, None, list[Repair]]:
     """Of each key and source the first record: the name of the next depends on it. Returns what is left."""
     later: list[Repair] = []
@@ -115,7 +137,10 @@ def _round(
             yield Outcome(repair, record, Done.READY, _place(repair, partition), fate.told)
         else:
             busy.add(stream)
-            sent.append(outbox.send(repair, record, partition, timestamp_ms))
+            sent.append(_Sent(repair, record, partition))
+            value = codec.encode(repair.topic, record)
+            arrived = sent[-1].delivered
+            outbox.send(repair.topic, partition, repair.key, value, timestamp_ms, repair.letter.id, arrived)
     if outbox is not None and sent:
         outbox.flush()
         for topic in topics.values():
@@ -130,19 +155,17 @@ def _round(
 
 
 class _Sent:
-    """A record on its way; ``delivered`` is told where it has arrived."""
+    """A record on its way."""
 
-    def __init__(self, repair: Repair, record: Tick | Quote | Command) -> None:
+    def __init__(self, repair: Repair, record: Tick | Quote | Command, partition: int) -> None:
         self.repair = repair
-        self._record = record
-        self._at = (-1, -1)
+        self._record, self._partition = record, partition
+        self._offset = -1
         self._error = ""
 
-    def delivered(self, error: ck.KafkaError | None, message: ck.Message) -> None:
-        if error is None:
-            self._at = message.partition(), message.offset()
-        else:
-            self._error = error.str()
+    def delivered(self, offset: int, error: str) -> None:
+        """See `Delivered`."""
+        self._offset, self._error = offset, error
 
     def outcome(self, topic: Topic) -> Outcome | None:
         """What became of it, once its topic was read; None where its name went to another letter's."""
@@ -152,7 +175,7 @@ class _Sent:
         if there is None:
             return None
         place = _place(self.repair, *there)
-        if there != self._at:
+        if there != (self._partition, self._offset):
             return Outcome(self.repair, self._record, Done.ALREADY, place, "another process was first")
         fate = topic.fate(*there)
         return Outcome(
@@ -160,31 +183,40 @@ class _Sent:
         )
 
 
-class _Outbox:
-    """Where records are sent from."""
+class KafkaOutbox:
+    """An `Outbox` of one namespace."""
 
-    def __init__(self, bootstrap: str, namespace: str, codec: Codec) -> None:
+    def __init__(self, bootstrap: str, namespace: str) -> None:
         self._producer = ck.Producer(output_settings(bootstrap))
-        self._namespace, self._codec = namespace, codec
+        self._namespace = namespace
 
     def send(
-        self, repair: Repair, record: Tick | Quote | Command, partition: int, timestamp_ms: int
-    ) -> _Sent:
-        """Queue a record, in the header of which the letter's id is."""
-        sent = _Sent(repair, record)
+        self,
+        topic: str,
+        partition: int,
+        key: str,
+        value: bytes,
+        timestamp_ms: int,
+        letter: str,
+        delivered: Delivered,
+    ) -> None:
+        """See `Outbox`."""
+
+        def told(error: ck.KafkaError | None, message: ck.Message) -> None:
+            delivered(*((message.offset(), "") if error is None else (-1, error.str())))
+
         self._producer.produce(
-            physical(self._namespace, repair.topic),
-            self._codec.encode(repair.topic, record),
-            repair.key,
+            physical(self._namespace, topic),
+            value,
+            key,
             partition=partition,
             timestamp=timestamp_ms,
-            headers=[(HEADER, repair.letter.id.encode())],
-            on_delivery=sent.delivered,
+            headers=[(HEADER, letter.encode())],
+            on_delivery=told,
         )
-        return sent
 
     def flush(self) -> None:
-        """Wait until Kafka has all of them."""
+        """See `Outbox`."""
         if self._producer.flush(TIMEOUT_S):
             raise NotSent("Kafka does not answer. Run it again: what has arrived is not sent a second time")
 

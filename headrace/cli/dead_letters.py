@@ -208,18 +208,19 @@ def redrive(
         headrace dead-letters redrive --from repaired.jsonl
     """
     from headrace import redrive as redriving
-    from headrace.redrive import Done
+    from headrace.redrive import Done, KafkaOutbox
 
     if (letter is None) is (file is None):
         raise typer.BadParameter("name a letter, or --from a file")
     if file is not None and sets:
         raise typer.BadParameter("--set goes with one letter; in a file, edit `record`")
+    counts: Counter[Done] = Counter()
     with _opened() as (bootstrap, namespace, codec, reading):
         repairs = _repairs(codec, reading, letter, _edits(sets or ()), file)
-    counts: Counter[Done] = Counter()
-    for outcome in redriving.redrive(bootstrap, namespace, codec, repairs, send=not dry_run):
-        counts[outcome.done] += 1
-        typer.echo(_told(outcome))
+        outbox = None if dry_run else KafkaOutbox(bootstrap, namespace)
+        for outcome in redriving.redrive(reading, outbox, codec, repairs):
+            counts[outcome.done] += 1
+            typer.echo(_told(outcome))
     if len(repairs) != 1:
         typer.echo(", ".join(f"{count:,} {done}" for done, count in counts.items()) or "nothing to re-drive")
     if counts[Done.REFUSED]:
