@@ -111,7 +111,7 @@ class Topic:
 
     def foresee(self, key: str, record: Tick | Quote | Command, timestamp_ms: int) -> Fate:
         """What the agent would make of a record that came next."""
-        return self._part(key).copy().meet(self._input(key, record, timestamp_ms))
+        return self._part(key).copy(key).meet(self._input(key, record, timestamp_ms))
 
     def suppose(self, key: str, record: Tick | Quote | Command, timestamp_ms: int) -> None:
         """Go on as if a record had come next."""
@@ -177,12 +177,13 @@ class _Part:
         fates = [_fate(output) for output in self._step([item]) if _tells(output.value)]
         return fates[0] if fates else Fate(TAKEN)
 
-    def copy(self) -> _Part:
-        """The same, to be gone on with on its own."""
+    def copy(self, key: str) -> _Part:
+        """The same as far as it is about one key, to be gone on with on its own."""
         other = _Part(self._agent, self.where)
         other.next = self.next
         other._partition = copy.deepcopy(self._partition)
-        other._states = {key: copy.deepcopy(frozen(state)) for key, state in self._states.items()}
+        if key in self._states:
+            other._states[key] = copy.deepcopy(frozen(self._states[key]))
         return other
 
     def _step(self, inputs: Sequence[Input]) -> list[Output]:

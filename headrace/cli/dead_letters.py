@@ -29,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at bad input, repair it, and 
 
 _HEX_BYTES = 512
 _ERROR_CHARS = 70
+_SHOWN = 100
 
 _Stage = Annotated[str | None, typer.Option(help="Who refused it: symbols, quotes, signals, files, …")]
 _Reason = Annotated[Reason | None, typer.Option(help="Why.", case_sensitive=False)]
@@ -54,7 +55,9 @@ def list_(
     topic: _Topic = None,
     since: _Since = None,
     until: _Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show the latest so many; all are counted.")] = 100,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show the latest so many. [default: 100; with --json all]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="An object a line, without the counts.")] = False,
 ) -> None:
     """What lies in the dead letters, in order of event time, and how much of each reason.
@@ -76,7 +79,10 @@ def list_(
             counts[letter.record.stage, letter.record.reason] += 1
             shown.append(letter._replace(record=msgspec.structs.replace(letter.record, value=None)))
     shown.sort(key=lambda letter: (letter.time_us, letter.partition, letter.offset))
-    del shown[:-limit]
+    if limit is None and not as_json:
+        limit = _SHOWN
+    if limit is not None:
+        del shown[:-limit]
     if as_json:
         for letter in shown:
             typer.echo(msgspec.json.encode(dead_letters.summary(letter)))
