@@ -166,16 +166,20 @@ class _Part:
     def fold(self, inputs: Sequence[Input]) -> None:
         """Take what was read."""
         for output in self._step(inputs):
+            offset = None
             match output.value:
-                case DeadLetter(offset=offset):
-                    self.fates[offset] = _fate(output)
-                case LateTick(symbol=symbol, name=name) if (symbol, name) in self.names:
-                    self.fates[self.names[symbol, name]] = _fate(output)
+                case DeadLetter():
+                    offset = output.value.offset
+                case LateTick(symbol=symbol, name=name):
+                    offset = self.names.get((symbol, name))
+            fate = _fate(output.value)
+            if fate is not None and offset is not None:
+                self.fates[offset] = fate
 
     def meet(self, item: Input) -> Fate:
         """Take one record more."""
-        fates = [_fate(output) for output in self._step([item]) if _tells(output.value)]
-        return fates[0] if fates else Fate(TAKEN)
+        fates = (_fate(output.value) for output in self._step([item]))
+        return next((fate for fate in fates if fate is not None), Fate(TAKEN))
 
     def copy(self, key: str) -> _Part:
         """The same as far as it is about one key, to be gone on with on its own."""
@@ -193,17 +197,14 @@ class _Part:
         return outputs
 
 
-def _tells(record: Record) -> bool:
-    return isinstance(record, DeadLetter | LateTick)
-
-
-def _fate(output: Output) -> Fate:
-    match output.value:
+def _fate(record: Record) -> Fate | None:
+    """What an output says of its input, where it says anything."""
+    match record:
         case DeadLetter(reason=reason, error=error):
             return Fate(f"{reason}: {error}", refused=True)
         case LateTick(kinds=kinds, reason=reason):
             return Fate(f"late for {', '.join(kinds)}: {reason}")
-    raise AssertionError(f"{type(output.value).__name__} tells no fate")
+    return None
 
 
 def _without_strategies(item: Input) -> Input:

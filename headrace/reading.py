@@ -8,7 +8,6 @@ from typing import Final
 
 import confluent_kafka as ck
 
-from headrace.compare import TopicMissing
 from schemas.columns import PackedRecord
 from schemas.partitioner import partition_of
 from schemas.topics import physical
@@ -17,6 +16,10 @@ from streams.errors import HeadraceError
 TIMEOUT_S: Final = 20.0
 _AT_ONCE: Final = 5_000
 _WAIT_S: Final = 0.02
+
+
+class TopicMissing(HeadraceError):
+    """Raised where a namespace has no such topic."""
 
 
 class NotRead(HeadraceError):
@@ -54,7 +57,7 @@ class Reading:
         self._reader.close()
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has. Raises `headrace.compare.TopicMissing`."""
+        """How many partitions a topic has. Raises `TopicMissing`, and `NotRead` where no broker answers."""
         count = self._partitions.get(topic)
         if count is None:
             name = physical(self._namespace, topic)

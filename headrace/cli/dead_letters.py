@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace import moments, settings
+from headrace.cli.times import micros
 from schemas.records import Reason
 from streams.runtime import registry
 
@@ -273,13 +274,7 @@ def _choice(
 ) -> Choice:
     from headrace.dead_letters import Choice
 
-    return Choice(
-        stage,
-        reason,
-        topic,
-        None if since is None else moments.parse(since),
-        None if until is None else moments.parse(until),
-    )
+    return Choice(stage, reason, topic, micros(since), micros(until))
 
 
 @contextmanager

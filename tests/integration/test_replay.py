@@ -17,6 +17,7 @@ from headrace import compare, replay, topics
 from headrace.cli.diff import DIFFERENT, EQUAL
 from headrace.fleet import headrace_argv
 from headrace.pipeline import PipelineSettings
+from headrace.reading import TopicMissing
 from headrace.stack import Endpoints
 from schemas.codec import Codec
 from schemas.records import Command, TradingState
@@ -154,7 +155,7 @@ def the_order_is_as_the_documentation_says(live: KafkaRun, name: str) -> None:
 def bars(live: KafkaRun, name: str) -> int:
     try:
         return sum(1 for _ in compare.records(live.stack.kafka, name, "market.bars"))
-    except compare.TopicMissing:
+    except TopicMissing:
         return 0
 
 
