@@ -16,6 +16,9 @@ from streams.runtime import registry
 if TYPE_CHECKING:
     from headrace.audit import Audit, Link
 
+_WIDE = 1_000
+"""Columns where nobody looks at a terminal: a link is a line there."""
+
 
 def audit(
     order: Annotated[
@@ -57,7 +60,10 @@ def audit(
     if as_json:
         typer.echo(msgspec.json.encode(told))
     else:
-        Console().print(tree(told), soft_wrap=True)
+        console = Console()
+        if not console.is_terminal:
+            console.width = _WIDE
+        console.print(tree(told))
     if told.missing:
         raise typer.Exit(1)
 

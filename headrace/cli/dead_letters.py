@@ -31,6 +31,8 @@ app = typer.Typer(no_args_is_help=True, help="Look at bad input, repair it, and 
 _HEX_BYTES = 512
 _ERROR_CHARS = 70
 _SHOWN = 100
+_WIDE = 1_000
+"""Columns: a letter is a line, which a narrow terminal breaks as it will."""
 
 _Stage = Annotated[str | None, typer.Option(help="Who refused it: symbols, quotes, signals, files, …")]
 _Reason = Annotated[Reason | None, typer.Option(help="Why.", case_sensitive=False)]
@@ -91,10 +93,10 @@ def list_(
     if not counts:
         typer.echo("no dead letters")
         return
-    console = Console()
+    console = Console(width=_WIDE)
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "event time", "stage", "reason", "from", "symbol or key", "error"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("id", "event time", "reason"))
+        table.add_column(heading)
     for letter in shown:
         record = letter.record
         error = record.error if len(record.error) <= _ERROR_CHARS else record.error[: _ERROR_CHARS - 1] + "…"
