@@ -263,12 +263,16 @@ def _edits(sets: list[str] | tuple[()]) -> dict[str, str]:
 
 
 def _told(outcome: Outcome) -> str:
+    from headrace.redrive import Done
     from schemas.records import Command
 
     repair, record = outcome.repair, outcome.record
-    name = record.id if isinstance(record, Command) else f"{record.source}/{record.session}/{record.sequence}"
-    when = moments.shown(repair.time_us)
-    return f"{repair.letter.id}  {outcome.done}: {repair.key} {when} {name} → {outcome.place}; {outcome.told}"
+    parts = [repair.key, moments.shown(repair.time_us)]
+    if isinstance(record, Command):
+        parts.append(record.id)
+    elif outcome.done in (Done.SENT, Done.READY):  # otherwise it has not taken this name
+        parts.append(f"{record.source}/{record.session}/{record.sequence}")
+    return f"{repair.letter.id}  {outcome.done}: {' '.join(parts)} → {outcome.place}; {outcome.told}"
 
 
 def _choice(
