@@ -14,20 +14,16 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 import msgspec
 
+from headrace.reading import Reading
 from schemas.codec import decode_body, encode_body, identity_of
 from schemas.records import NEVER, DeadLetter, Record
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output
-from streams.errors import HeadraceError
 from streams.runtime.runs import record_time_ms
 
 FRAME_BYTES = 5
 LATE = "market.ticks.late"
 COMPARED = tuple(name for name, topic in TOPICS.items() if topic.compared)
-
-
-class TopicMissing(HeadraceError):
-    """Raised where a run has no such topic: a wrong namespace would otherwise compare as empty."""
 
 
 class Difference(NamedTuple):
@@ -185,36 +181,10 @@ def records(bootstrap: str, namespace: str, topic: str) -> Iterator[tuple[bytes 
 
 
 def messages(bootstrap: str, name: str) -> Iterator[ck.Message]:
-    """Every committed message of a topic (its name on the broker) up to its present end."""
-    reader = ck.Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "headrace-compare",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 5,
-        }
-    )
-    try:
-        partitions = len(reader.list_topics(name, timeout=10).topics[name].partitions)
-        if not partitions:
-            raise TopicMissing(f"there is no topic {name}: is the namespace right?")
-        for partition in range(partitions):
-            reader.assign([ck.TopicPartition(name, partition, ck.OFFSET_BEGINNING)])
-            yield from _to_the_end(reader)
-    finally:
-        reader.close()
+    """Every committed message of a topic (its name on the broker) up to its present end.
 
-
-def _to_the_end(reader: ck.Consumer) -> Iterator[ck.Message]:
-    while True:
-        # It waits for the whole of its timeout even where the end is reached, so that is short.
-        for message in reader.consume(10_000, 0.05):
-            error = message.error()
-            if error is None:
-                yield message
-            elif error.code() == ck.KafkaError._PARTITION_EOF:
-                return
-            else:
-                raise ck.KafkaException(error)
+    Raises `headrace.reading.TopicMissing`: a wrong namespace would otherwise compare as empty.
+    """
+    with Reading(bootstrap, "") as reading:
+        for partition in range(reading.partitions(name)):
+            yield from reading.messages(name, partition, ck.OFFSET_BEGINNING)

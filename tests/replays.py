@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from headrace import compare, replay, topics
 from headrace.fleet import headrace_argv
+from headrace.reading import TopicMissing
 from schemas.records import Command, TradingState
 from tests.examples import tick
 from tests.pipeline import KafkaRun
@@ -90,7 +91,7 @@ def kill_at_work(
 def _bars(live: KafkaRun, name: str) -> int:
     try:
         return sum(1 for _ in compare.records(live.stack.kafka, name, "market.bars"))
-    except compare.TopicMissing:
+    except TopicMissing:
         return 0
 
 

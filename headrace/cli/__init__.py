@@ -7,7 +7,21 @@ import sys
 import typer
 
 from connectors.errors import ConnectorError
-from headrace.cli import backtest, bench, demo, diff, ingest, init, replay, run, stack, topics, trading
+from headrace.cli import (
+    audit,
+    backtest,
+    bench,
+    dead_letters,
+    demo,
+    diff,
+    ingest,
+    init,
+    replay,
+    run,
+    stack,
+    topics,
+    trading,
+)
 from headrace.stack import StackError
 from schemas.codec import CodecError
 from sinks.timescale.errors import SinkError
@@ -38,9 +52,11 @@ app.add_typer(topics.app, name="topics", rich_help_panel=_PIPELINE)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_PIPELINE)
 app.command(rich_help_panel=_PIPELINE)(run.worker)
 app.command(rich_help_panel=_PIPELINE)(run.sink)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_PIPELINE)
 app.add_typer(replay.app, name="replay", rich_help_panel=_HISTORY)
 app.command(rich_help_panel=_HISTORY)(replay.checkpoint)
 app.command(rich_help_panel=_HISTORY)(diff.diff)
+app.command(rich_help_panel=_HISTORY)(audit.audit)
 app.command(rich_help_panel=_TRADING)(trading.halt)
 app.command(rich_help_panel=_TRADING)(trading.reduce)
 app.command(rich_help_panel=_TRADING)(trading.resume)

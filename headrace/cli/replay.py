@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +17,9 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from headrace import settings
+from headrace import moments, settings
 from headrace.cli.run import LIVE
+from headrace.cli.times import micros
 
 if TYPE_CHECKING:
     from headrace.replay import Progress
@@ -111,8 +111,8 @@ def replay(
         recorded = topics.recorded_settings(found.kafka, loaded.namespace, codec)
         wanted = replays.Wanted(
             name=into,
-            from_us=_micros(from_),
-            to_us=_micros(to),
+            from_us=micros(from_),
+            to_us=micros(to),
             settings=_changed(recorded, strategy, settings_file),
             cold=cold,
             warm_up_us=int(warm_up * 60e6),
@@ -201,7 +201,7 @@ def checkpoint(
     while True:
         began_s = time.monotonic()
         there = replays.known(found.kafka, loaded.namespace, codec)
-        clock = _micros(at) or replays.clock(found.kafka, loaded.namespace, recorded)
+        clock = micros(at) or replays.clock(found.kafka, loaded.namespace, recorded)
         if clock not in {
             each.data_through for each in there.values() if each.is_checkpoint and each.finished
         }:
@@ -287,19 +287,6 @@ def _changed(recorded: records.Settings, strategy: str | None, file: Path | None
     return msgspec.structs.replace(recorded, portfolios=portfolios)
 
 
-def _micros(text: str | None) -> int | None:
-    """Event time (µs) as people write it."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is no time: write 2024-01-02T14:30, for example") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e6)
-
-
 def _offsets(told: list[str] | None) -> dict[tuple[str, int], int]:
     found = {}
     for each in told or ():
@@ -339,6 +326,6 @@ def _shown(name: str) -> Iterator[Callable[[Progress], None]]:
 
 def _told(progress: Progress) -> str:
     """The event time that it has come to, and who is behind."""
-    at = "" if progress.clock < 0 else datetime.fromtimestamp(progress.clock / 1e6, UTC).strftime("%F %T")
+    at = "" if progress.clock < 0 else moments.shown(progress.clock)
     behind = ", ".join(f"{name} {lag:,}" for name, lag in progress.behind.items() if lag)
     return "; ".join(filter(None, (at, behind and f"behind: {behind}")))

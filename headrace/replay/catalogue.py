@@ -5,6 +5,7 @@ from __future__ import annotations
 import confluent_kafka as ck
 
 from headrace import compare, topics
+from headrace.reading import TopicMissing
 from headrace.replay.errors import ReplayError
 from headrace.stack import Endpoints
 from schemas.codec import Codec
@@ -28,7 +29,7 @@ def known(bootstrap: str, namespace: str, codec: Codec) -> dict[str, Replay]:
                 found[name] = record
             else:
                 found.pop(name, None)
-    except compare.TopicMissing as error:
+    except TopicMissing as error:
         missing = f"{error}; `headrace topics create` adds what a namespace of an older version lacks"
         raise ReplayError(missing) from error
     return dict(sorted(found.items(), key=lambda item: item[1].created_at))

@@ -13,7 +13,7 @@ import confluent_kafka as ck
 import msgspec
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from headrace import compare
+from headrace import compare, moments
 from headrace.positions import Positions
 from headrace.replay.errors import ReplayError
 from schemas.records import NEVER, Replay, ReplayRange, ReplayStart, Settings
@@ -221,12 +221,8 @@ def describe(replay: Replay) -> str:
         ReplayStart.COLD: "cold",
     }[replay.start]
     if replay.data_from != NEVER:
-        begins += f", after {_time(replay.data_from)}"
-    through = "to the end" if replay.data_through is None else f"through {_time(replay.data_through)}"
+        begins += f", after {moments.shown(replay.data_from)}"
+    through = "to the end" if replay.data_through is None else f"through {moments.shown(replay.data_through)}"
     records = sum(end - begin for r in replay.ranges for begin, end in zip(r.begins, r.ends, strict=True))
     changed = ", with other settings" if replay.changed else ""
     return f"{begins}, {through}, {records:,} records{changed}"
-
-
-def _time(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(sep=" ", timespec="seconds")
