@@ -179,6 +179,7 @@ def _fault(quote: Quote, latest: int) -> Fault | None:
 
 def _refused(where: SourcePartition, item: Input, fault: Fault, name: str | None, symbol: str) -> Output:
     reason, error = fault
+    name = name and f"{symbol}/{name}"  # its own within its symbol only
     return dead_letter(
         where, item, stage="quotes", reason=reason, error=error, name=name, symbol=symbol or None
     )

@@ -229,8 +229,9 @@ def _struck(settings: Settings | None, ticks: Ticks) -> NDArray[Any] | None:
 def _refused(
     where: SourcePartition, item: Input, reason: Reason, error: str, tick: Tick, name: str | None
 ) -> Output:
+    symbol, name = tick.symbol, name and f"{tick.symbol}/{name}"  # its own within its symbol only
     return dead_letter(
-        where, item, stage=Symbols.name, reason=reason, error=error, name=name, symbol=tick.symbol or None
+        where, item, stage=Symbols.name, reason=reason, error=error, name=name, symbol=symbol or None
     )
 
 

@@ -170,7 +170,7 @@ def test_bad_quotes_are_kept_as_evidence_and_cost_their_neighbours_nothing(
     outputs = feed.send(feed.clock(DAY0), quote("B", DAY0), bad, quote("A", DAY0 + 1, sequence=10))
     (letter,) = values(outputs, DeadLetter)
     assert (letter.stage, letter.reason, letter.symbol) == ("quotes", reason, "A")
-    assert letter.input == (name or "market.quotes/2/4")
+    assert letter.input == (f"A/{name}" if name else "market.quotes/2/4")
     assert (letter.value, letter.offset, letter.topic) == (b"raw", 4, "market.quotes")
     expected = clean.send(clean.clock(DAY0), quote("B", DAY0), quote("A", DAY0 + 1, sequence=10))
     assert [o for o in outputs if o.topic == "universe.bars"] == expected
@@ -228,7 +228,7 @@ def test_a_late_quote_is_evidence_named_by_itself() -> None:
         quote("B", DAY0), feed.clock(DAY0 + 2 * SECOND), quote("B", DAY0 + SECOND, sequence=1)
     )
     (letter,) = values(outputs, DeadLetter)
-    assert (letter.reason, letter.input, letter.offset) == (Reason.LATE, "test/s/1", 4)
+    assert (letter.reason, letter.input, letter.offset) == (Reason.LATE, "B/test/s/1", 4)
     assert "time:1s" in letter.error
     outputs = feed.send(feed.clock(DAY0 + MINUTE))
     assert [(bar.kind, bar.count) for bar in values(outputs, QuoteBar)] == [("time:1m", 2)]

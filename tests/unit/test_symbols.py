@@ -103,17 +103,17 @@ BAD: list[tuple[Tick, bytes | None, Reason, str]] = [
     (tick(symbol="", sequence=7), b"", Reason.BAD_KEY, "market.ticks/2/2"),
     (GOOD, b"\xff", Reason.BAD_KEY, "market.ticks/2/2"),
     (GOOD, b"B", Reason.BAD_KEY, "market.ticks/2/2"),
-    (tick(source="other", sequence=7), None, Reason.UNDECLARED_SOURCE, "other/s/7"),
-    (tick(price=math.nan, sequence=7), None, Reason.BAD_PRICE, "test/s/7"),
-    (tick(price=math.inf, sequence=7), None, Reason.BAD_PRICE, "test/s/7"),
-    (tick(price=0.0, sequence=7), None, Reason.BAD_PRICE, "test/s/7"),
-    (tick(price=MAX_PRICE * 2, sequence=7), None, Reason.BAD_PRICE, "test/s/7"),
-    (tick(size=-1.0, sequence=7), None, Reason.BAD_SIZE, "test/s/7"),
-    (tick(size=math.nan, sequence=7), None, Reason.BAD_SIZE, "test/s/7"),
-    (tick(size=MAX_SIZE * 2, sequence=7), None, Reason.BAD_SIZE, "test/s/7"),
-    (tick(time=0, sequence=7), None, Reason.BAD_TIME, "test/s/7"),
-    (tick(time=MAX_TIME_US + 1, sequence=7), None, Reason.BAD_TIME, "test/s/7"),
-    (tick(price=-1.0, sequence=None), None, Reason.BAD_PRICE, "test/@2/2"),
+    (tick(source="other", sequence=7), None, Reason.UNDECLARED_SOURCE, "A/other/s/7"),
+    (tick(price=math.nan, sequence=7), None, Reason.BAD_PRICE, "A/test/s/7"),
+    (tick(price=math.inf, sequence=7), None, Reason.BAD_PRICE, "A/test/s/7"),
+    (tick(price=0.0, sequence=7), None, Reason.BAD_PRICE, "A/test/s/7"),
+    (tick(price=MAX_PRICE * 2, sequence=7), None, Reason.BAD_PRICE, "A/test/s/7"),
+    (tick(size=-1.0, sequence=7), None, Reason.BAD_SIZE, "A/test/s/7"),
+    (tick(size=math.nan, sequence=7), None, Reason.BAD_SIZE, "A/test/s/7"),
+    (tick(size=MAX_SIZE * 2, sequence=7), None, Reason.BAD_SIZE, "A/test/s/7"),
+    (tick(time=0, sequence=7), None, Reason.BAD_TIME, "A/test/s/7"),
+    (tick(time=MAX_TIME_US + 1, sequence=7), None, Reason.BAD_TIME, "A/test/s/7"),
+    (tick(price=-1.0, sequence=None), None, Reason.BAD_PRICE, "A/test/@2/2"),
 ]
 
 
@@ -181,7 +181,7 @@ def test_a_tick_too_far_past_its_own_sources_clock_is_refused() -> None:
         tick(time=DAY0 + 10 * SECOND + 1, sequence=3),
     )
     (letter,) = values(outputs, DeadLetter)
-    assert (letter.reason, letter.input, letter.symbol) == (Reason.AHEAD_OF_CLOCK, "test/s/3", "A")
+    assert (letter.reason, letter.input, letter.symbol) == (Reason.AHEAD_OF_CLOCK, "A/test/s/3", "A")
 
 
 def test_repeats_are_dropped_before_their_content_is_looked_at() -> None:
