@@ -1,0 +1,82 @@
+"""A connector: sends a feed's messages, and after a stop goes on from before the last that it knows to be in Kafka."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from connectors.messages import Message
+from schemas.partitioner import partition_of
+from schemas.topics import TOPICS
+from streams.runtime.runs import record_time_ms
+from tests.simulation.codec import CODEC
+
+if TYPE_CHECKING:
+    from tests.simulation.topology_world import TopologyWorld
+
+TICKS = "market.ticks"
+
+
+class Connector:
+    """Sends ``messages`` in order; a clock goes to every partition."""
+
+    def __init__(self, world: TopologyWorld, messages: Sequence[Message]) -> None:
+        self.world, self.messages = world, messages
+        self.at = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.port = self.world.parts.port(self.world.broker)
+        self._open = [0] * len(self.messages)
+        """Of each message, how many records are not acknowledged."""
+        self._from = self.at
+
+    @property
+    def is_done(self) -> bool:
+        return self.at == len(self.messages) and self.port.is_idle
+
+    def act(self) -> str:
+        """Send some, or let some of it arrive."""
+        rng = self.world.rng
+        if rng.random() < 0.4:
+            self.port.deliver()
+            return "deliver"
+        self.send(rng.randint(1, 8))
+        return f"sends up to {self.at}"
+
+    def send(self, count: int) -> None:
+        """Send the next messages."""
+        for number in range(self.at, min(self.at + count, len(self.messages))):
+            message = self.messages[number]
+            timestamp_ms = record_time_ms(message.time_us)
+            if message.record is None:
+                places = [(partition, None, None) for partition in range(TOPICS[TICKS].partitions)]
+                headers = (("source", message.source.encode()),)
+            else:
+                key = str(message.key).encode()
+                value = CODEC.encode(TICKS, message.record)
+                places, headers = [(partition_of(key, TOPICS[TICKS].partitions), key, value)], ()
+            self._open[number] = len(places)
+            done = functools.partial(self._done, number)
+            for partition, raw_key, raw in places:
+                self.port.send(TICKS, partition, raw_key, raw, timestamp_ms, done, headers)
+            self.at = number + 1
+
+    def _done(self, number: int, error: Exception | None) -> None:
+        self._open[number] -= 1
+
+    def resume_at(self) -> int:
+        """The first message that is not acknowledged, or one before it: a feed's own place is coarse."""
+        sent = range(self._from, self.at)
+        first = next((number for number in sent if self._open[number]), self.at)
+        return max(0, first - self.world.rng.choice([0, 2, 6, 15]))
+
+    def kill(self) -> str:
+        """It ends, and is started again."""
+        self.port.leave_tail()
+        self.world.tails.append(self.port)
+        self.at = self.resume_at()
+        self._start()
+        self.world.tally["resumed feeds"] += 1
+        return f"is killed, goes on from {self.at}"
