@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.simulation.topology_world import TopologyWorld
 
 TICKS = "market.ticks"
+_PARTITIONS = TOPICS[TICKS].partitions
 
 
 class Connector:
@@ -39,10 +40,9 @@ class Connector:
     def act(self) -> str:
         """Send some, or let some of it arrive."""
         rng = self.world.rng
-        if rng.random() < 0.4:
+        self.send(rng.randint(1, 10))
+        if rng.random() < 0.6:
             self.port.deliver()
-            return "deliver"
-        self.send(rng.randint(1, 8))
         return f"sends up to {self.at}"
 
     def send(self, count: int) -> None:
@@ -50,17 +50,16 @@ class Connector:
         for number in range(self.at, min(self.at + count, len(self.messages))):
             message = self.messages[number]
             timestamp_ms = record_time_ms(message.time_us)
-            if message.record is None:
-                places = [(partition, None, None) for partition in range(TOPICS[TICKS].partitions)]
-                headers = (("source", message.source.encode()),)
-            else:
-                key = str(message.key).encode()
-                value = CODEC.encode(TICKS, message.record)
-                places, headers = [(partition_of(key, TOPICS[TICKS].partitions), key, value)], ()
-            self._open[number] = len(places)
             done = functools.partial(self._done, number)
-            for partition, raw_key, raw in places:
-                self.port.send(TICKS, partition, raw_key, raw, timestamp_ms, done, headers)
+            if message.record is None:
+                headers = (("source", message.source.encode()),)
+                self._open[number] = _PARTITIONS
+                for partition in range(_PARTITIONS):
+                    self.port.send(TICKS, partition, None, None, timestamp_ms, done, headers)
+            else:
+                key, value = str(message.key).encode(), CODEC.encode(TICKS, message.record)
+                self._open[number] = 1
+                self.port.send(TICKS, partition_of(key, _PARTITIONS), key, value, timestamp_ms, done)
             self.at = number + 1
 
     def _done(self, number: int, error: Exception | None) -> None:

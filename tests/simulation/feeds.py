@@ -17,12 +17,23 @@ from typing import NamedTuple
 import msgspec
 
 from connectors.messages import Message
-from schemas.records import Command, Place, RegimeSpec, Settings, SourceSpec, StrategySpec, TradingState, UniverseSpec
+from schemas.records import (
+    Command,
+    Place,
+    RegimeSpec,
+    Settings,
+    SourceSpec,
+    StrategySpec,
+    Tick,
+    TradingState,
+    UniverseSpec,
+)
 from tests.examples import DAY0, SECOND, portfolio, settings, tick
 
-
 SCRIPTS = 20
-"""How many there are; the worlds share them."""
+"""How many the worlds of a stretch share."""
+STRETCH = 5000
+"""So many seeds on, the scripts are others."""
 KINDS = ("time:1s", "time:3s", "tick:3", "renko:1", "tick-imbalance:3:4")
 """The last three carry a running state from bar to bar (the count so far, the brick's base, the expectation), and a
 tick that is lost or counted twice shifts the ordinal, the boundary or the first and last tick of all bars behind it.
@@ -49,13 +60,18 @@ class Script(NamedTuple):
             f"{message.record.source}/{message.record.session}/{message.record.sequence}"
             for feed in self.feeds
             for message in feed
-            if message.record is not None and message.key == symbol
+            if isinstance(message.record, Tick) and message.key == symbol
         }
+
+
+def script_of(seed: int) -> Script:
+    """What is sent in the world of a seed."""
+    return script(seed // STRETCH * SCRIPTS + seed % SCRIPTS)
 
 
 @functools.cache
 def script(number: int) -> Script:
-    """One of the `SCRIPTS`."""
+    """One script, seeded by its number."""
     rng = random.Random(f"script {number}")
     is_open, feeds = number % 10 == 9, 1 + (number % 2)
     symbols = SYMBOLS[: 2 + number % 3]
@@ -93,9 +109,7 @@ def script(number: int) -> Script:
     return Script(
         number,
         told,
-        tuple(
-            _feed(rng, source, share, may_be_late) for source, share in zip(sources, shares, strict=True)
-        ),
+        tuple(_feed(rng, source, share, may_be_late) for source, share in zip(sources, shares, strict=True)),
         tuple(_commands(rng, is_open)),
         is_open,
     )
@@ -127,7 +141,9 @@ def _feed(rng: random.Random, source: str, symbols: Sequence[str], may_be_late: 
         )
         kind = rng.random()
         if may_be_late and kind < 0.12:
-            made = msgspec.structs.replace(made, event_time=max(now - rng.randint(1, 4) * SECOND, DAY0 - SECOND))
+            made = msgspec.structs.replace(
+                made, event_time=max(now - rng.randint(1, 4) * SECOND, DAY0 - SECOND)
+            )
         elif kind > 0.97:
             made = msgspec.structs.replace(made, price=-1.0)
         elif kind > 0.95:

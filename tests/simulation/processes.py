@@ -14,11 +14,12 @@ from schemas.columns import Packed
 from schemas.topics import TOPICS
 from streams.errors import Fenced, RuntimeFault
 from streams.portfolios import Portfolios
-from streams.runtime.ownership import Cut, Outcome, Ownership
+from streams.runtime.ownership import Outcome, Ownership
 from streams.runtime.runs import Run
 from streams.symbols import Symbols
 from streams.universes import Universes
 from tests.simulation.codec import CODEC
+from tests.simulation.counting import Counting
 
 if TYPE_CHECKING:
     from tests.simulation.topology_world import TopologyWorld
@@ -27,17 +28,17 @@ MEMBERS = {"symbols": 3, "universes": 2, "portfolios": 2}
 SOURCES = {agent.name: agent.source for agent in (Symbols, Universes, Portfolios)}
 _REFETCHED = (0, 0, 0, 0, 0, 0, 1, 4)
 """How many records a fetch may begin too early."""
+_ALL = 1_000_000
 
 
 class Held:
-    """A partition that a process holds, or believes to hold; how far it has fetched, and a commit under way."""
+    """A partition that a process holds or believes to; how far it has fetched, and whether a transaction is open."""
 
-    __slots__ = ("cut", "fetched", "has_begun", "owner")
+    __slots__ = ("fetched", "has_begun", "owner")
 
     def __init__(self, owner: Ownership) -> None:
         self.owner = owner
         self.fetched = owner.next_offset
-        self.cut: Cut | None = None
         self.has_begun = False
 
 
@@ -48,7 +49,7 @@ class Worker:
         self.group, self.member = group, member
         self.world = group.world
         self.port = self.world.parts.port(self.world.broker)
-        self.agent = self.world.parts.agents[group.name]()
+        self.agent = Counting(self.world.parts.agents[group.name]())
         self.held: dict[int, Held] = {}
         self.is_paused = False
 
@@ -62,15 +63,22 @@ class Worker:
 
     def act_before_polling(self) -> str:
         """One step on what it holds, whether or not that is still its own."""
-        rng = self.world.rng
-        chance = rng.random()
-        if chance < 0.25:
+        rng, did = self.world.rng, []
+        if rng.random() < 0.7:
+            waiting = [partition for partition, held in self.held.items() if self._waits(held)]
+            if waiting:
+                partition = rng.choice(waiting)
+                did.append(self.apply(self.held[partition], rng.randint(1, self.world.max_run)))
+        if rng.random() < 0.4:
             self.port.deliver()
-            return "deliver"
-        partition = rng.choice(list(self.held))
-        held = self.held[partition]
-        what = self.apply(held, rng.randint(1, self.world.max_run)) if chance < 0.65 else self.commit(held)
-        return f"{partition} {what}"
+            did.append("deliver")
+        if rng.random() < 0.4:
+            did.append(self.commit(self.held[rng.choice(list(self.held))]))
+        return "; ".join(did)
+
+    def _waits(self, held: Held) -> bool:
+        """Whether there are records that it has not fetched."""
+        return held.fetched < len(self.world.broker.logs[held.owner.where])
 
     def poll(self) -> str:
         """Hear of the group's assignment: give up what is not ours any more, open what is."""
@@ -86,7 +94,7 @@ class Worker:
             owner = self.world.parts.owner(self.agent, partition, CODEC, self.port)
             owner.open()
             self.held[partition] = Held(owner)
-            self.world.tally["takeovers"] += owner.next_offset > 0
+            self.world.tally[f"takeovers {self.agent.name}"] += owner.next_offset > 1
         return f"poll {opened}" if opened else "poll"
 
     def apply(self, held: Held, count: int) -> str:
@@ -95,40 +103,34 @@ class Worker:
         log = self.world.broker.logs[topic, partition]
         begin = max(0, held.fetched - self.world.rng.choice(_REFETCHED))
         end = min(len(log), held.fetched + count)
-        if held.fetched < end:
-            held.owner.apply(
-                Run(
-                    begin,
-                    end,
-                    Packed.of(
-                        (offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
-                        for offset, entry in enumerate(log[begin:end], begin)
-                    ),
-                )
-            )
-            held.fetched = end
-        return f"apply {begin}:{end}"
+        records = [
+            (offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
+            for offset, entry in enumerate(log[begin:end], begin)
+        ]
+        held.owner.apply(Run(begin, end, Packed.of(records)))
+        held.fetched = end
+        return f"{partition} applies {begin}:{end}"
 
     def commit(self, held: Held, *, is_last: bool = False) -> str:
         """A step of a commit: cut; begin the transaction; end it, and hear of it or not."""
         rng, owner = self.world.rng, held.owner
-        held.cut = cut = held.cut or owner.cut()
+        partition = owner.where.partition
+        cut = owner.cut()
         if cut is None:
-            return "nothing to commit"
+            return f"{partition} has nothing to commit"
         if not owner.acknowledged(cut):
-            return "cut"
-        if not held.has_begun and not is_last and rng.random() < 0.5:
-            self.port.begin(self.agent.name, owner.where.partition, cut.changes, rng.randint(0, len(cut.changes)))
+            return f"{partition} waits to commit {cut.next_offset}"
+        if not held.has_begun and not is_last and rng.random() < 0.4:
+            self.port.begin(self.agent.name, partition, cut.changes, rng.randint(0, len(cut.changes)))
             held.has_begun = True
-            return "begin"
+            return f"{partition} begins to commit {cut.next_offset}"
         outcome = owner.commit(cut)
         held.has_begun = False
-        if rng.random() < self.world.lost_answers:
-            return f"{outcome.name}, unheard"  # a commit that is cancelled while it waits; it is asked for again
+        if rng.random() < self.world.lost_answers:  # a commit that is cancelled while it waits
+            return f"{partition} {outcome.name} {cut.next_offset}, unheard"
         owner.settle(cut, outcome)
-        held.cut = None
         self.world.tally["commits" if outcome is Outcome.COMMITTED else "aborts"] += 1
-        return outcome.name
+        return f"{partition} {outcome.name} {cut.next_offset}"
 
     # ---- at the end of a world
 
@@ -136,16 +138,12 @@ class Worker:
         """Undisturbed: poll, apply all there is, commit it."""
         self.poll()
         for held in self.held.values():
-            if held.cut is not None:  # of a commit that was under way
-                self._finish_commit(held)
-            topic, partition = held.owner.where
-            self.apply(held, len(self.world.broker.logs[topic, partition]))
-            self._finish_commit(held)
+            while self._waits(held):
+                self.apply(held, _ALL)
+            for _ in range(2):  # a commit may be under way already
+                self.port.deliver(everything=True)
+                self.commit(held, is_last=True)
         self.port.deliver(everything=True)  # of partitions that are not ours any more, too
-
-    def _finish_commit(self, held: Held) -> None:
-        self.port.deliver(everything=True)
-        self.commit(held, is_last=True)
 
     @property
     def is_done(self) -> bool:

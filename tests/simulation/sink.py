@@ -41,10 +41,11 @@ class Database:
             floor = self.offsets[place]
             for offset, entry in items:
                 if offset >= floor:
-                    self._insert(place[0], entry)
+                    self.insert(place[0], entry)
             self.offsets[place] = max(floor, items[-1][0] + 1)
 
-    def _insert(self, topic: str, entry: Entry) -> None:
+    def insert(self, topic: str, entry: Entry) -> None:
+        """Insert the row of a record, unless its identity is held."""
         assert entry.value is not None
         record = CODEC.decode(topic, entry.value)
         if not isinstance(record, Record) or not isinstance(record, TOPICS[topic].compared):

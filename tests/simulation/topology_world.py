@@ -22,7 +22,7 @@ from streams.symbols import Symbols
 from streams.universes import Universes
 from tests.simulation.codec import CODEC
 from tests.simulation.connector import Connector
-from tests.simulation.feeds import SCRIPTS, script
+from tests.simulation.feeds import script, script_of
 from tests.simulation.port import Broker, Entry, SimulatedPort
 from tests.simulation.processes import Group
 from tests.simulation.sink import PROCESSES, Database, Sink
@@ -34,8 +34,13 @@ _ROUNDS = 40
 """In which an undisturbed world must come to rest; three to six do."""
 
 
-_load = functools.cache(loading.load)
+load_once = functools.cache(loading.load)
 """Looks for a strategy's entry point once: that takes longer than all that the strategy does in a world."""
+
+
+def shipped_portfolios() -> Portfolios:
+    """The portfolios agent with the strategies that ship."""
+    return Portfolios(load_once)
 
 
 class Parts(NamedTuple):
@@ -44,13 +49,18 @@ class Parts(NamedTuple):
     agents: Mapping[str, Callable[[], Agent[Any, Any]]] = {
         "symbols": Symbols,
         "universes": Universes,
-        "portfolios": lambda: Portfolios(_load),
+        "portfolios": shipped_portfolios,
     }
     owner: type[Ownership] = Ownership
     port: type[SimulatedPort] = SimulatedPort
     connector: type[Connector] = Connector
     sink: type[Sink] = Sink
-    database: type[Database] = Database
+
+
+@functools.cache
+def _settings(topic: str, number: int) -> Entry:
+    """What an input partition begins with."""
+    return Entry(None, CODEC.encode(topic, script(number).settings), 1)
 
 
 class NoRest(Exception):
@@ -60,10 +70,10 @@ class NoRest(Exception):
 class TopologyWorld:
     """One seed. `run` plays it; ``schedule`` says what happened, step by step."""
 
-    def __init__(self, seed: int, parts: Parts = Parts()) -> None:
+    def __init__(self, seed: int, parts: Parts) -> None:
         self.seed, self.parts = seed, parts
         self.rng = rng = random.Random(seed)
-        self.script = script(seed % SCRIPTS)
+        self.script = script_of(seed)
         self.schedule: list[str] = []
         self.tally: Counter[str] = Counter()
         self.broker = Broker(rng, abort_rate=rng.choice([0.0, 0.0, 0.3]))
@@ -75,7 +85,7 @@ class TopologyWorld:
         self._write_settings()
         self.groups = [Group(self, name) for name in parts.agents]
         self.connectors = [parts.connector(self, feed) for feed in self.script.feeds]
-        self.database = parts.database()
+        self.database = Database()
         self.sinks = [parts.sink(self) for _ in range(PROCESSES)]
         self.toy_broker = ToyBroker(self)
         self.commands = list(self.script.commands)
@@ -87,12 +97,11 @@ class TopologyWorld:
     def _write_settings(self) -> None:
         for topic in INPUTS:
             for partition in range(TOPICS[topic].partitions):
-                raw = CODEC.encode(topic, self.script.settings)
-                self.broker.logs[topic, partition].append(Entry(None, raw, 1))
+                self.broker.logs[topic, partition].append(_settings(topic, self.script.number))
 
     def run(self) -> TopologyWorld:
         """Play the world to its end."""
-        for _ in range(self.rng.randint(60, 260)):
+        for _ in range(self.rng.randint(60, 300)):
             self._step()
         self._heal()
         return self
@@ -220,8 +229,8 @@ class TopologyWorld:
             for connector in self.connectors:
                 connector.send(len(connector.messages))
                 connector.port.deliver(everything=True)
-            is_done = all([self._finish(group) for group in self.groups])
-            if is_done and not self.tails:
+            are_done = [self._finish(group) for group in self.groups]
+            if all(are_done) and not self.tails:
                 break
         else:
             raise NoRest(f"seed {self.seed}: not at rest after {_ROUNDS} rounds")
@@ -240,4 +249,3 @@ class TopologyWorld:
         workers = [worker for worker in group.workers if worker is not None]
         held = sorted(partition for worker in workers for partition in worker.held)
         return held == list(range(group.partitions)) and all(worker.is_done for worker in workers)
-

@@ -5,6 +5,7 @@
 * The sink's rows are the results: none is missing, none differs.
 * No tick is lost or doubled: of each symbol and kind, the ticks in closed bars, those in the open bar of the committed
   state, late ones and refused ones are all that there are.
+* Every partition's position is its end, and so is the count beside its states (`tests.simulation.counting`).
 * No decision is two orders at the broker.
 """
 
@@ -18,18 +19,20 @@ from typing import Any
 import msgspec
 
 from connectors.messages import Message
-from headrace.compare import COMPARED, Results, differences, identity
+from headrace.compare import COMPARED, Results, differences
 from schemas.codec import Unreadable, decode_body
 from schemas.records import Bar, LateTick, Place, Reason, Record, RiskAlert
-from schemas.states import SymbolState
+from schemas.states import POSITION_KEY, SourcePosition, SymbolState
 from schemas.topics import TOPICS
-from streams.agent import DEAD_LETTERS
 from streams.runtime.inline import Inline
 from streams.runtime.runs import record_time_ms
-from streams.topology import needed
+from streams.symbols import Symbols
+from streams.universes import Universes
 from tests.simulation.codec import CODEC
+from tests.simulation.counting import COUNTER, count_of
 from tests.simulation.feeds import KINDS, Script, script
-from tests.simulation.topology_world import INPUTS, TopologyWorld
+from tests.simulation.processes import SOURCES
+from tests.simulation.topology_world import INPUTS, TopologyWorld, shipped_portfolios
 
 FRAME_BYTES = 5
 STAGES = {"market.ticks": "symbols", "universe.bars": "barrier", "portfolio.events": "portfolios"}
@@ -40,12 +43,16 @@ Letters = set[tuple[Any, ...]]
 def judge(world: TopologyWorld) -> list[str]:
     """Every way in which a world broke its promise; empty: it kept it."""
     results, junk = results_of(world), _junk(world)
-    found = [f"{letter[1]}: what cannot be read is not in the dead letters" for letter in junk - results.dead_letters]
+    found = [
+        f"{letter[1]}: what cannot be read is not in the dead letters"
+        for letter in junk - results.dead_letters
+    ]
     results.dead_letters -= junk
     oracle = of_world(world, results) if world.script.is_open else of_script(world.script.number)
     found += [f"{each.topic}/{each.key}: {each.what}" for each in differences(results, oracle)]
     found += _rows(world, results)
     found += _ticks(world, results)
+    found += _positions(world)
     return found + world.toy_broker.doubled()
 
 
@@ -116,8 +123,8 @@ def of_world(world: TopologyWorld, results: Results) -> Results:
 
 def _inline(told: Script, rng: random.Random) -> tuple[Inline, Results]:
     results = Results()
-    runs = rng.choice([1, 9, 10_000])
-    return Inline(needed(told.settings), told.settings, results.output, run_records=runs), results
+    agents = (Symbols(), Universes(), shipped_portfolios())
+    return Inline(agents, told.settings, results.output, run_records=rng.choice([3, 20, 10_000])), results
 
 
 def _say(inline: Inline, message: Message) -> None:
@@ -169,11 +176,8 @@ def _ticks(world: TopologyWorld, results: Results) -> list[str]:
         if topic not in ("market.bars", "market.ticks.late"):
             continue
         for body, _ in held.values():
-            record = decode_body(topic, body)
-            if isinstance(record, Bar):
-                counted[symbol, record.kind] += record.count
-            elif isinstance(record, LateTick):
-                counted.update((symbol, kind) for kind in record.kinds)
+            for kind, count in _counts(topic, body):
+                counted[symbol, kind] += count
     for (agent, _), changelog in world.broker.changelogs.items():
         for raw_key, raw in changelog.items() if agent == "symbols" else ():
             state = CODEC.decode("symbols.changelog", raw)
@@ -185,4 +189,33 @@ def _ticks(world: TopologyWorld, results: Results) -> list[str]:
             ticks, seen = len(world.script.names(symbol)), counted[symbol, kind] + refused[symbol]
             if ticks != seen:
                 found.append(f"{symbol} {kind}: {seen} ticks counted, of {ticks}")
+    return found
+
+
+@functools.lru_cache(maxsize=100_000)
+def _counts(topic: str, body: bytes) -> tuple[tuple[str, int], ...]:
+    """By kind, the ticks that a bar or a late tick stands for."""
+    record = decode_body(topic, body)
+    if isinstance(record, Bar):
+        return ((record.kind, record.count),)
+    assert isinstance(record, LateTick)
+    return tuple((kind, 1) for kind in record.kinds)
+
+
+def _positions(world: TopologyWorld) -> list[str]:
+    """What is committed of each partition, against its end."""
+    found = []
+    for agent, topic in SOURCES.items():
+        log = f"{agent}.changelog"
+        for partition in range(TOPICS[topic].partitions):
+            end = len(world.broker.logs[topic, partition])
+            changelog = world.broker.changelogs[agent, partition]
+            position, counter = (
+                CODEC.decode(log, changelog[key]) if key in changelog else None
+                for key in (POSITION_KEY, COUNTER.encode())
+            )
+            at = position.next_offset if isinstance(position, SourcePosition) else 0
+            count = count_of(agent, counter)
+            if not at == count == end:
+                found.append(f"{agent}[{partition}]: position {at}, states after {count} of {end} records")
     return found

@@ -1,0 +1,104 @@
+"""The whole topology over a simulated Kafka: rule 11 holds, whatever is killed when; and what breaks it is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from schemas.partitioner import partition_of
+from schemas.topics import TOPICS
+from tests.simulation.breaches import BREACHES, CommitsBeforeAcknowledgement
+from tests.simulation.feeds import KINDS, SCRIPTS, SYMBOLS, script
+from tests.simulation.topology_world import Parts
+from tests.simulation.verdict import of_script
+from tests.simulation.worlds import first_violation, play, played
+
+WORLDS = 1000
+FOUND_WITHIN = 150
+"""Worlds within which each breach must be found; `python -m tests.simulation --breaches` says when each is."""
+REPO = Path(__file__).parents[2]
+
+
+def test_a_thousand_worlds_keep_the_promise() -> None:
+    tally: Counter[str] = Counter()
+    for outcome in played(0, WORLDS, processes=1):
+        assert not outcome.found, f"seed {outcome.seed}: {outcome.found[0]}\n" + "\n".join(outcome.schedule)
+        tally.update(outcome.tally)
+    assert tally["worlds"] == WORLDS
+    seen = ("kills", "stops", "commits", "aborts", "fenced", "faults", "resumed feeds", "repeats")
+    takeovers = tuple(f"takeovers {agent}" for agent in Parts().agents)
+    assert {what for what in (*seen, *takeovers) if tally[what] < WORLDS // 10} == set()
+
+
+@pytest.mark.parametrize("broken", BREACHES, ids=lambda broken: broken.__name__)
+def test_a_breach_is_found_out(broken: type) -> None:
+    violation = first_violation(BREACHES[broken], FOUND_WITHIN)
+    assert violation is not None
+    assert violation.outcome.schedule
+
+
+def test_a_seed_replays_exactly() -> None:
+    """In another process, too, where sets of strings have another order."""
+    violation = first_violation(Parts(owner=CommitsBeforeAcknowledgement), FOUND_WITHIN)
+    assert violation is not None
+    again = play(violation.outcome.seed, Parts(owner=CommitsBeforeAcknowledgement))
+    assert again == violation.outcome
+
+    told = [_elsewhere(violation.outcome.seed, hash_seed) for hash_seed in ("1", "2")]
+    assert told[0] == told[1]
+    assert f"worlds, seeds {violation.outcome.seed} to" in told[0]
+    assert len(re.findall(r"^ *\d+ ", told[0], re.MULTILINE)) > 60
+
+
+def _elsewhere(seed: int, hash_seed: str) -> str:
+    """What the command says of a world in a process of its own; without the time that it took."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seed", str(seed), "--worlds", "1", "--schedule"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return re.sub(r"in [\d.,]+ s: [\d.,]+ worlds/s", "", done.stdout)
+
+
+def test_the_scripts_hold_what_worlds_are_to_be_tried_with() -> None:
+    """Every kind of bar, late and refused ticks, orders that fill, one partition with two symbols and one with none."""
+    results = [of_script(number) for number in range(SCRIPTS) if not script(number).is_open]
+    counts = {
+        topic: sum(each.count(topic) for each in results)
+        for topic in {t for each in results for t, _ in each.sequences}
+    }
+    assert counts.keys() >= {
+        "market.bars",
+        "market.regimes",
+        "market.ticks.late",
+        "market.correlations",
+        "portfolio.events",
+        "strategy.signals",
+        "trade.executions",
+        "trade.positions",
+        "trade.equity",
+        "risk.metrics",
+        "risk.alerts",
+    }
+    assert min(counts.values()) >= SCRIPTS // 2
+    bars = {
+        name[1]
+        for each in results
+        for (topic, _), held in each.sequences.items()
+        if topic == "market.bars"
+        for name in held
+    }
+    assert bars == set(KINDS)
+    assert len({letter[2] for each in results for letter in each.dead_letters}) == 3
+    partitions = Counter(partition_of(symbol, TOPICS["market.ticks"].partitions) for symbol in SYMBOLS)
+    assert sorted(partitions.values()) == [1, 1, 2]
+    assert sum(script(number).is_open for number in range(SCRIPTS)) == 2
