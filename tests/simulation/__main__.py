@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -59,17 +60,18 @@ def simulate(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=errors) as progress:
         task = progress.add_task("worlds", total=worlds)
-        for outcome in many.played(seed, worlds, processes):
-            progress.advance(task)
-            tally.update(outcome.tally)
-            if outcome.found:
-                broken.append(outcome)
-                if len(broken) <= MOST_SHOWN:
-                    _show(outcome)
-    seconds = time.perf_counter() - begin
+        with suppress(KeyboardInterrupt):  # what was played by then is told
+            for outcome in many.played(seed, worlds, processes):
+                progress.advance(task)
+                tally.update(outcome.tally)
+                if outcome.found:
+                    broken.append(outcome)
+                    if len(broken) <= MOST_SHOWN:
+                        _show(outcome)
+    seconds, played = time.perf_counter() - begin, tally["worlds"]
     console.print(
-        f"{worlds:,} worlds, seeds {seed} to {seed + worlds - 1}, in {seconds:,.1f} s: "
-        f"{worlds / seconds:,.1f} worlds/s; {len(broken)} broke the promise",
+        f"{played:,} worlds of the seeds {seed} to {seed + worlds - 1} in {seconds:,.1f} s: "
+        f"{played / seconds:,.1f} worlds/s; {len(broken)} broke the promise",
         highlight=False,
         soft_wrap=True,
     )

@@ -15,9 +15,6 @@ from tests.simulation.codec import CODEC
 if TYPE_CHECKING:
     from tests.simulation.topology_world import TopologyWorld
 
-TICKS = "market.ticks"
-_PARTITIONS = TOPICS[TICKS].partitions
-
 
 class Connector:
     """Sends ``messages`` in order; a clock goes to every partition."""
@@ -50,16 +47,17 @@ class Connector:
         for number in range(self.at, min(self.at + count, len(self.messages))):
             message = self.messages[number]
             timestamp_ms = record_time_ms(message.time_us)
-            done = functools.partial(self._done, number)
+            topic, done = message.topic, functools.partial(self._done, number)
+            partitions = TOPICS[topic].partitions
             if message.record is None:
                 headers = (("source", message.source.encode()),)
-                self._open[number] = _PARTITIONS
-                for partition in range(_PARTITIONS):
-                    self.port.send(TICKS, partition, None, None, timestamp_ms, done, headers)
+                self._open[number] = partitions
+                for partition in range(partitions):
+                    self.port.send(topic, partition, None, None, timestamp_ms, done, headers)
             else:
-                key, value = str(message.key).encode(), CODEC.encode(TICKS, message.record)
+                key, value = str(message.key).encode(), CODEC.encode(topic, message.record)
                 self._open[number] = 1
-                self.port.send(TICKS, partition_of(key, _PARTITIONS), key, value, timestamp_ms, done)
+                self.port.send(topic, partition_of(key, partitions), key, value, timestamp_ms, done)
             self.at = number + 1
 
     def _done(self, number: int, error: Exception | None) -> None:

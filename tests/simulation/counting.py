@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from schemas.states import EwmaState, PortfolioState, State, SymbolState, UniverseState
+from schemas.states import EwmaState, PortfolioState, QuoteState, State, SymbolState, UniverseState
 from streams.agent import Agent, Input, Output, SourcePartition
 from streams.ticks import Ticks
 
@@ -20,6 +20,7 @@ COUNTER = "\0records"
 
 _NEW: Mapping[str, tuple[Callable[[int], State], str]] = {
     "symbols": (lambda count: SymbolState(direction=count), "direction"),
+    "quotes": (lambda count: QuoteState(watermark=count), "watermark"),
     "universes": (lambda count: UniverseState(ewma=EwmaState(), snapshots=count), "snapshots"),
     "portfolios": (
         lambda count: PortfolioState(

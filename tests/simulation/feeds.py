@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from connectors.messages import Message
+from connectors.messages import QUOTES, TICKS, Message
 from schemas.records import (
     Command,
     Place,
@@ -28,7 +28,8 @@ from schemas.records import (
     TradingState,
     UniverseSpec,
 )
-from tests.examples import DAY0, SECOND, portfolio, settings, tick
+from schemas.topics import TOPICS
+from tests.examples import DAY0, SECOND, portfolio, quote, settings, tick
 
 SCRIPTS = 20
 """How many the worlds of a stretch share."""
@@ -54,6 +55,11 @@ class Script(NamedTuple):
     is_open: bool
     """Whether its results depend on how the feeds meet in a partition, and the commands with the snapshots."""
 
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Those that have work, upstream first."""
+        return ("symbols", *(("quotes",) if self.settings.quote_sources else ()), "universes", "portfolios")
+
     def names(self, symbol: str) -> set[str]:
         """The names of a symbol's ticks."""
         return {
@@ -73,7 +79,7 @@ def script_of(seed: int) -> Script:
 def script(number: int) -> Script:
     """One script, seeded by its number."""
     rng = random.Random(f"script {number}")
-    is_open, feeds = number % 10 == 9, 1 + (number % 2)
+    is_open, feeds, has_quotes = number % 10 == 9, 1 + number % 2, number % 5 == 3
     symbols = SYMBOLS[: 2 + number % 3]
     shares = [symbols] if feeds == 1 else [symbols] * 2 if is_open else [symbols[::2], symbols[1::2]]
     sources = [f"feed{place}" for place in range(feeds)]
@@ -105,25 +111,35 @@ def script(number: int) -> Script:
             ),
         ),
     )
+    if has_quotes:
+        told = msgspec.structs.replace(
+            told, quote_sources=told.sources, quote_partitions=TOPICS[QUOTES].partitions
+        )
     may_be_late = feeds == 1 or is_open
     return Script(
         number,
         told,
-        tuple(_feed(rng, source, share, may_be_late) for source, share in zip(sources, shares, strict=True)),
+        tuple(
+            _feed(rng, source, share, may_be_late, has_quotes)
+            for source, share in zip(sources, shares, strict=True)
+        ),
         tuple(_commands(rng, is_open)),
         is_open,
     )
 
 
-def _feed(rng: random.Random, source: str, symbols: Sequence[str], may_be_late: bool) -> tuple[Message, ...]:
+def _feed(
+    rng: random.Random, source: str, symbols: Sequence[str], may_be_late: bool, has_quotes: bool
+) -> tuple[Message, ...]:
     """Ticks of eight seconds, with a clock at each whole one; at times late, bad, or of a new session."""
-    messages = [Message(None, None, DAY0, source)]
+    topics = (TICKS, QUOTES) if has_quotes else (TICKS,)
+    messages = [Message(None, None, DAY0, source, topic) for topic in topics]
     now, session, sequence = DAY0, 0, 0
     prices = dict.fromkeys(symbols, 100.0)
     while now < DAY0 + 8 * SECOND:
         later = now + rng.choice([0, 0, SECOND // 4, SECOND // 4, SECOND // 2, 2 * SECOND])
         for struck in range(now // SECOND + 1, later // SECOND + 1):
-            messages.append(Message(None, None, struck * SECOND, source))
+            messages += [Message(None, None, struck * SECOND, source, topic) for topic in topics]
         now = later
         if rng.random() < 0.05:
             session, sequence = session + 1, 0
@@ -151,7 +167,14 @@ def _feed(rng: random.Random, source: str, symbols: Sequence[str], may_be_late: 
         elif kind > 0.93:
             made = msgspec.structs.replace(made, source="nobody")
         messages.append(Message(symbol, made, made.event_time, source))
-    messages.append(Message(None, None, now + 9 * SECOND, source))  # closes every window of time
+        if has_quotes and rng.random() < 0.6:
+            time = now - may_be_late * rng.choice([0, 0, 0, 3]) * SECOND
+            bid, ask = prices[symbol] * rng.uniform(0.998, 1.0), prices[symbol] * rng.uniform(0.999, 1.002)
+            best = quote(symbol, time, bid, ask, sequence, source=source, session=f"{session}")
+            messages.append(Message(symbol, best, time, source, QUOTES))  # crossed now and then: bad input
+    messages += [
+        Message(None, None, now + 9 * SECOND, source, topic) for topic in topics
+    ]  # closes every window
     return tuple(messages)
 
 

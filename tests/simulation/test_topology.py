@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.partitioner import partition_of
+from schemas.records import Reason
 from schemas.topics import TOPICS
 from tests.simulation.breaches import BREACHES, CommitsBeforeAcknowledgement
 from tests.simulation.feeds import KINDS, SCRIPTS, SYMBOLS, script
@@ -33,7 +34,7 @@ def test_a_thousand_worlds_keep_the_promise() -> None:
     assert tally["worlds"] == WORLDS
     seen = ("kills", "stops", "commits", "aborts", "fenced", "faults", "resumed feeds", "repeats")
     takeovers = tuple(f"takeovers {agent}" for agent in Parts().agents)
-    assert {what for what in (*seen, *takeovers) if tally[what] < WORLDS // 10} == set()
+    assert {what for what in (*seen, *takeovers) if tally[what] < WORLDS // 20} == set()
 
 
 @pytest.mark.parametrize("broken", BREACHES, ids=lambda broken: broken.__name__)
@@ -52,7 +53,7 @@ def test_a_seed_replays_exactly() -> None:
 
     told = [_elsewhere(violation.outcome.seed, hash_seed) for hash_seed in ("1", "2")]
     assert told[0] == told[1]
-    assert f"worlds, seeds {violation.outcome.seed} to" in told[0]
+    assert f"1 worlds of the seeds {violation.outcome.seed} to" in told[0]
     assert len(re.findall(r"^ *\d+ ", told[0], re.MULTILINE)) > 60
 
 
@@ -98,7 +99,13 @@ def test_the_scripts_hold_what_worlds_are_to_be_tried_with() -> None:
         for name in held
     }
     assert bars == set(KINDS)
-    assert len({letter[2] for each in results for letter in each.dead_letters}) == 3
+    assert {letter[2] for each in results for letter in each.dead_letters} == {
+        Reason.BAD_PRICE,
+        Reason.AHEAD_OF_CLOCK,
+        Reason.UNDECLARED_SOURCE,
+        Reason.LATE,
+    }
+    assert sum("quotes" in script(number).agents for number in range(SCRIPTS)) == 4
     partitions = Counter(partition_of(symbol, TOPICS["market.ticks"].partitions) for symbol in SYMBOLS)
     assert sorted(partitions.values()) == [1, 1, 2]
     assert sum(script(number).is_open for number in range(SCRIPTS)) == 2

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from schemas.partitioner import partition_of
-from schemas.topics import TOPICS
+from schemas.topics import INPUTS, TOPICS
 from streams.agent import Agent
 from streams.portfolios import Portfolios
+from streams.quotes import Quotes
 from streams.runtime.ownership import Ownership
 from streams.signals import loading
 from streams.symbols import Symbols
@@ -28,7 +29,6 @@ from tests.simulation.processes import Group
 from tests.simulation.sink import PROCESSES, Database, Sink
 from tests.simulation.toy_broker import ToyBroker
 
-INPUTS = ("market.ticks", "universe.bars", "portfolio.events")
 EVENTS = "portfolio.events"
 _ROUNDS = 40
 """In which an undisturbed world must come to rest; three to six do."""
@@ -48,6 +48,7 @@ class Parts(NamedTuple):
 
     agents: Mapping[str, Callable[[], Agent[Any, Any]]] = {
         "symbols": Symbols,
+        "quotes": Quotes,
         "universes": Universes,
         "portfolios": shipped_portfolios,
     }
@@ -83,7 +84,7 @@ class TopologyWorld:
         self.tails: list[SimulatedPort] = []
         """What dead processes had sent and is still under way."""
         self._write_settings()
-        self.groups = [Group(self, name) for name in parts.agents]
+        self.groups = [Group(self, name) for name in self.script.agents]
         self.connectors = [parts.connector(self, feed) for feed in self.script.feeds]
         self.database = Database()
         self.sinks = [parts.sink(self) for _ in range(PROCESSES)]
@@ -115,7 +116,7 @@ class TopologyWorld:
         else:
             chance = rng.random()
             if chance < 0.68:
-                group = rng.choices(self.groups, (5, 3, 3))[0]
+                group = rng.choices(self.groups, [group.partitions + 1 for group in self.groups])[0]
                 what = f"{group.name} {group.act()}"
             elif chance < 0.84:
                 number = rng.randrange(len(self.connectors))

@@ -23,19 +23,22 @@ from headrace.compare import COMPARED, Results, differences
 from schemas.codec import Unreadable, decode_body
 from schemas.records import Bar, LateTick, Place, Reason, Record, RiskAlert
 from schemas.states import POSITION_KEY, SourcePosition, SymbolState
-from schemas.topics import TOPICS
+from schemas.topics import INPUTS, TOPICS
 from streams.runtime.inline import Inline
 from streams.runtime.runs import record_time_ms
-from streams.symbols import Symbols
-from streams.universes import Universes
 from tests.simulation.codec import CODEC
 from tests.simulation.counting import COUNTER, count_of
 from tests.simulation.feeds import KINDS, Script, script
 from tests.simulation.processes import SOURCES
-from tests.simulation.topology_world import INPUTS, TopologyWorld, shipped_portfolios
+from tests.simulation.topology_world import Parts, TopologyWorld
 
 FRAME_BYTES = 5
-STAGES = {"market.ticks": "symbols", "universe.bars": "barrier", "portfolio.events": "portfolios"}
+STAGES = {
+    "market.ticks": "symbols",
+    "market.quotes": "quotes",
+    "universe.bars": "barrier",
+    "portfolio.events": "portfolios",
+}
 
 Letters = set[tuple[Any, ...]]
 
@@ -123,16 +126,17 @@ def of_world(world: TopologyWorld, results: Results) -> Results:
 
 def _inline(told: Script, rng: random.Random) -> tuple[Inline, Results]:
     results = Results()
-    agents = (Symbols(), Universes(), shipped_portfolios())
+    parts = Parts().agents
+    agents = [parts[name]() for name in told.agents]
     return Inline(agents, told.settings, results.output, run_records=rng.choice([3, 20, 10_000])), results
 
 
 def _say(inline: Inline, message: Message) -> None:
     timestamp_ms = record_time_ms(message.time_us)
     if message.record is None:
-        inline.clock(message.source, timestamp_ms)
+        inline.clock(message.source, timestamp_ms, message.topic)
     else:
-        inline.tick(str(message.key), message.record, timestamp_ms)
+        inline.tick(str(message.key), message.record, timestamp_ms, message.topic)
 
 
 # ---- beside it
@@ -205,7 +209,8 @@ def _counts(topic: str, body: bytes) -> tuple[tuple[str, int], ...]:
 def _positions(world: TopologyWorld) -> list[str]:
     """What is committed of each partition, against its end."""
     found = []
-    for agent, topic in SOURCES.items():
+    for agent in world.script.agents:
+        topic = SOURCES[agent]
         log = f"{agent}.changelog"
         for partition in range(TOPICS[topic].partitions):
             end = len(world.broker.logs[topic, partition])
