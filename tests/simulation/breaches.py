@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.records import NEVER, Bar, Clock, Correlations, Tick
+from schemas.records import NEVER, Bar, Clock, Correlations, Execution, Tick
 from schemas.states import PARTITION_KEY, POSITION_KEY, SymbolsPartition
 from streams.agent import Agent, Input, Output, frozen
 from streams.errors import DeliveryFailed
@@ -216,6 +216,25 @@ class DecidesTwice(Portfolios):
         return super().step(where, partition, keys, inputs)
 
 
+class NamesOrdersItself(Portfolios):
+    """An order's id has a part that is no function of the input: where its process began."""
+
+    def __init__(self) -> None:
+        super().__init__(load_once)
+        self._began: dict[int, int] = {}
+
+    def step(self, where: Any, partition: Any, keys: Any, inputs: Any) -> tuple[list[Output], set[str]]:
+        began = self._began.setdefault(where.partition, inputs[0].offset)
+        outputs, touched = super().step(where, partition, keys, inputs)
+        for place, output in enumerate(outputs):
+            if isinstance(output.value, Execution) and began > 1:
+                order_id = f"{output.value.order_id}/{began}"
+                outputs[place] = output._replace(
+                    value=msgspec.structs.replace(output.value, order_id=order_id)
+                )
+        return outputs, touched
+
+
 class RemembersBesideItsState(Universes):
     """Keeps in the process what belongs into the state: a new owner starts without it."""
 
@@ -308,7 +327,7 @@ BREACHES: Mapping[type, Parts] = {
         broken: _agents(universes=broken)
         for broken in (WaitsForOneClock, ClosesTwice, RemembersBesideItsState)
     },
-    DecidesTwice: _agents(portfolios=DecidesTwice),
+    **{broken: _agents(portfolios=broken) for broken in (DecidesTwice, NamesOrdersItself)},
     **{broken: Parts(connector=broken) for broken in (ResumesBehindWhatItSent, RenamesWhatItRepeats)},
     OffsetsBeforeRows: Parts(sink=OffsetsBeforeRows),
 }

@@ -72,10 +72,10 @@ class Worker:
                 did.append(self.apply(self.held[partition], rng.randint(1, self.world.max_run)))
         if rng.random() < 0.4:
             self.port.deliver()
-            did.append("deliver")
+            did.append("delivers")
         if rng.random() < 0.4:
             did.append(self.commit(self.held[rng.choice(list(self.held))]))
-        return "; ".join(did)
+        return "; ".join(did) or "idles"
 
     def _waits(self, held: Held) -> bool:
         """Whether there are records that it has not fetched."""
@@ -96,7 +96,7 @@ class Worker:
             owner.open()
             self.held[partition] = Held(owner)
             self.world.tally[f"takeovers {self.agent.name}"] += owner.next_offset > 1
-        return f"poll {opened}" if opened else "poll"
+        return f"polls, opens {opened}" if opened else "polls"
 
     def apply(self, held: Held, count: int) -> str:
         """Fetch a run of ``count`` records, some of them again at times, and fold it."""
@@ -110,7 +110,7 @@ class Worker:
         ]
         held.owner.apply(Run(begin, end, Packed.of(records)))
         held.fetched = end
-        return f"{partition} applies {begin}:{end}"
+        return f"p{partition} applies {begin}:{end}"
 
     def commit(self, held: Held, *, is_last: bool = False) -> str:
         """A step of a commit: cut; begin the transaction; end it, and hear of it or not."""
@@ -118,20 +118,20 @@ class Worker:
         partition = owner.where.partition
         cut = owner.cut()
         if cut is None:
-            return f"{partition} has nothing to commit"
+            return f"p{partition} has nothing to commit"
         if not owner.acknowledged(cut):
-            return f"{partition} waits to commit {cut.next_offset}"
+            return f"p{partition} waits to commit {cut.next_offset}"
         if not held.has_begun and not is_last and rng.random() < 0.4:
             self.port.begin(self.agent.name, partition, cut.changes, rng.randint(0, len(cut.changes)))
             held.has_begun = True
-            return f"{partition} begins to commit {cut.next_offset}"
+            return f"p{partition} begins to commit {cut.next_offset}"
         outcome = owner.commit(cut)
         held.has_begun = False
         if rng.random() < self.world.lost_answers:  # a commit that is cancelled while it waits
-            return f"{partition} {outcome.name} {cut.next_offset}, unheard"
+            return f"p{partition} {outcome.name} {cut.next_offset}, unheard"
         owner.settle(cut, outcome)
         self.world.tally["commits" if outcome is Outcome.COMMITTED else "aborts"] += 1
-        return f"{partition} {outcome.name} {cut.next_offset}"
+        return f"p{partition} {outcome.name} {cut.next_offset}"
 
     # ---- at the end of a world
 
@@ -182,15 +182,15 @@ class Group:
         """A step of one of its processes; one that is gone starts again."""
         rng = self.world.rng
         member = rng.randrange(self.members)
-        worker = self.workers[member]
+        worker, name = self.workers[member], f"{self.name}.{member}"
         if worker is None:
             if rng.random() > 0.3:
-                return f"{member} is down"
+                return f"{name} is down"
             self.start(member)
-            return f"{member} starts"
+            return f"{name} starts"
         if worker.is_paused:
-            return f"{member} is stopped"
-        return f"{member} {self.run(worker, worker.act)}"
+            return f"{name} is stopped"
+        return f"{name} {self.run(worker, worker.act)}"
 
     def start(self, member: int) -> None:
         """Start a process for a member that has none."""

@@ -58,7 +58,7 @@ class Database:
 
 
 class Sink:
-    """One process. Both believe to own every partition now and then: no group keeps them apart here."""
+    """One process. No group keeps it from the other: each takes every partition, and is a zombie to the other."""
 
     def __init__(self, world: TopologyWorld) -> None:
         self.world = world

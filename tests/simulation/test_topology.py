@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -14,11 +15,20 @@ import pytest
 from schemas.partitioner import partition_of
 from schemas.records import Reason
 from schemas.topics import TOPICS
-from tests.simulation.breaches import BREACHES, CommitsBeforeAcknowledgement
+from tests.simulation.breaches import (
+    BREACHES,
+    ClosesTwice,
+    CommitsBeforeAcknowledgement,
+    NamesOrdersItself,
+    NobodyIsFenced,
+    OffsetsBeforeRows,
+    PositionWithoutState,
+    SkipsTheNames,
+)
 from tests.simulation.feeds import KINDS, SCRIPTS, SYMBOLS, script
 from tests.simulation.topology_world import Parts
 from tests.simulation.verdict import of_script
-from tests.simulation.worlds import first_violation, play, played
+from tests.simulation.worlds import Outcome, first_violation, play, played
 
 WORLDS = 1000
 FOUND_WITHIN = 150
@@ -37,23 +47,44 @@ def test_a_thousand_worlds_keep_the_promise() -> None:
     assert {what for what in (*seen, *takeovers) if tally[what] < WORLDS // 20} == set()
 
 
-@pytest.mark.parametrize("broken", BREACHES, ids=lambda broken: broken.__name__)
-def test_a_breach_is_found_out(broken: type) -> None:
+@functools.cache
+def found_in(broken: type) -> Outcome:
+    """The first world in which a breach is found."""
     violation = first_violation(BREACHES[broken], FOUND_WITHIN)
     assert violation is not None
-    assert violation.outcome.schedule
+    return violation.outcome
+
+
+@pytest.mark.parametrize("broken", BREACHES, ids=lambda broken: broken.__name__)
+def test_a_breach_is_found_out(broken: type) -> None:
+    assert found_in(broken).schedule
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (PositionWithoutState, "a state after 0 records at offset"),
+        (NobodyIsFenced, "position"),
+        (CommitsBeforeAcknowledgement, "records, first difference at"),
+        (ClosesTwice, "a differing copy of"),
+        (SkipsTheNames, "ticks counted, of"),
+        (OffsetsBeforeRows, "the sink's rows of"),
+        (NamesOrdersItself, "doubled at the broker"),
+    ],
+)
+def test_every_check_finds_something(broken: type, said: str) -> None:
+    outcomes = (play(seed, BREACHES[broken]) for seed in range(FOUND_WITHIN))
+    assert any(said in what for outcome in outcomes for what in outcome.found)
 
 
 def test_a_seed_replays_exactly() -> None:
     """In another process, too, where sets of strings have another order."""
-    violation = first_violation(Parts(owner=CommitsBeforeAcknowledgement), FOUND_WITHIN)
-    assert violation is not None
-    again = play(violation.outcome.seed, Parts(owner=CommitsBeforeAcknowledgement))
-    assert again == violation.outcome
+    outcome = found_in(CommitsBeforeAcknowledgement)
+    assert play(outcome.seed, BREACHES[CommitsBeforeAcknowledgement]) == outcome
 
-    told = [_elsewhere(violation.outcome.seed, hash_seed) for hash_seed in ("1", "2")]
+    told = [_elsewhere(outcome.seed, hash_seed) for hash_seed in ("1", "2")]
     assert told[0] == told[1]
-    assert f"1 worlds of the seeds {violation.outcome.seed} to" in told[0]
+    assert f"1 worlds of the seeds {outcome.seed} to" in told[0]
     assert len(re.findall(r"^ *\d+ ", told[0], re.MULTILINE)) > 60
 
 

@@ -117,7 +117,7 @@ class TopologyWorld:
             chance = rng.random()
             if chance < 0.68:
                 group = rng.choices(self.groups, [group.partitions + 1 for group in self.groups])[0]
-                what = f"{group.name} {group.act()}"
+                what = group.act()
             elif chance < 0.84:
                 number = rng.randrange(len(self.connectors))
                 what = f"feed{number} {self.connectors[number].act()}"
@@ -146,13 +146,13 @@ class TopologyWorld:
             self.sinks[number] = self.parts.sink(self)
             return f"sink{number} is killed"
         if kind == "rebalance":
-            return f"{group.name} {group.rebalance()}"
+            return f"{group.name}: {group.rebalance()}"
         if kind == "wake":
             return self._wake()
         if not alive:
             return "nobody is left"
         worker = rng.choice(alive)
-        name = f"{group.name} {worker.member}"
+        name = f"{group.name}.{worker.member}"
         if kind == "refuse":
             return f"{name} is refused" if worker.port.refuse() else f"{name} sends nothing"
         if kind == "kill":
@@ -183,7 +183,7 @@ class TopologyWorld:
             if group.workers[worker.member] is not worker or not worker.held:
                 break
             did.append(group.run(worker, worker.act_before_polling))
-        return f"{group.name} {worker.member} wakes: {did}"
+        return f"{group.name}.{worker.member} wakes: {did}"
 
     def _land(self) -> str:
         """Some of what the dead had sent arrives."""

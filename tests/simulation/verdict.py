@@ -106,15 +106,14 @@ def of_world(world: TopologyWorld, results: Results) -> Results:
                 command = issued[portfolio.name, alert.command_id]
                 place = Place(start=alert.start, ordinal=alert.ordinal)
                 inline.command(msgspec.structs.replace(command, after=place), portfolio.name)
-    topic = "market.ticks"
+    topic = "market.ticks"  # the only source of an open script
     waiting = [
-        (partition, list(enumerate(world.broker.logs[topic, partition]))[1:])
-        for partition in range(TOPICS[topic].partitions)
+        (partition, world.broker.logs[topic, partition][1:]) for partition in range(TOPICS[topic].partitions)
     ]
     while any(log for _, log in waiting):
         partition, log = rng.choice([each for each in waiting if each[1]])
         count = rng.randint(1, len(log))
-        for _, entry in log[:count]:
+        for entry in log[:count]:
             value = None if entry.value is None else CODEC.decode(topic, entry.value)
             if not isinstance(value, Unreadable):
                 assert value is None or isinstance(value, Record)
