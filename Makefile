@@ -7,7 +7,7 @@ PEERS := .venv-bench
 STREAMS := bench/peers/kafka_streams
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test acceptance chaos lint bench clean
+.PHONY: help setup demo test simulate acceptance chaos lint bench clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed ## from ticks to fills on a real Kafka and TimescaleDB 
 
 test: $(VENV)/.installed-test ## the whole test suite but the long acceptance runs (ARGS="-k name")
 	@$(BIN)/python -m tests $(ARGS)
+
+simulate: $(VENV)/.installed-test ## simulated worlds, as many as one likes (ARGS="--worlds 100000")
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 acceptance: $(VENV)/.installed-test ## the long runs: real sessions in full, kills of every process, figures
 	@$(BIN)/python -m pytest tests/acceptance --timeout 2400 $(ARGS)

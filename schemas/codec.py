@@ -81,6 +81,7 @@ def raw_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return loaded
 
 
+@functools.cache
 def identity_of(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     """Names of the fields that make a result's identity; a dot reaches into a nested record."""
     return tuple(raw_schema(kind).get("identity", ()))

@@ -27,11 +27,14 @@ _FENCED = {
 def output_settings(bootstrap: str, linger_ms: float = 1) -> dict[str, Any]:
     """librdkafka settings of a producer that never loses, reorders or misplaces a record.
 
-    ``message.timeout.ms=0``: with a limit, a record may expire in the queue during a pause, unseen.
+    ``message.timeout.ms=0``: with a limit, a record may expire in the queue during a pause, unseen. Without
+    ``enable.gapless.guarantee``, what follows a record that the broker refuses for good would be written all the same,
+    and the record itself, computed again by the next owner, behind it.
     """
     return {
         "bootstrap.servers": bootstrap,
         "enable.idempotence": True,
+        "enable.gapless.guarantee": True,
         "acks": "all",
         "linger.ms": linger_ms,
         "partitioner": "murmur2_random",

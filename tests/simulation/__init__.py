@@ -1,1 +1,1 @@
-"""A simulated Kafka, and worlds in which owners of a partition stop at any moment."""
+"""A simulated Kafka, and worlds over it: of one partition (`world`), and of the whole topology (`topology_world`)."""

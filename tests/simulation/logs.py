@@ -11,7 +11,8 @@ from streams.agent import Output
 from streams.runtime.inline import Inline
 from streams.topology import agent, agents
 from tests.examples import DAY0, SECOND, portfolio, quote, settings, tick
-from tests.simulation.world import CODEC, Reference, SourceRecord
+from tests.simulation.codec import CODEC
+from tests.simulation.world import Reference, SourceRecord
 
 UNIVERSE = UniverseSpec(name="u1", symbols=("A", "B", "C"), kind="time:1s", warm_up=4)
 MOMENTUM = '{"lookback": 2, "target_volatility": 0.5, "bars_per_year": 1000}'

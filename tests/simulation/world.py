@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-from schemas.codec import Codec, UnknownSchema, Unreadable, identity_of
+from schemas.codec import Codec, Unreadable, identity_of
 from schemas.columns import Headers, Packed
 from schemas.partitioner import partition_of
 from schemas.records import Record
@@ -26,14 +26,8 @@ from streams.agent import DEAD_LETTERS, Agent, Input, SourcePartition, frozen
 from streams.errors import Fenced
 from streams.runtime.ownership import Cut, Outcome, Ownership
 from streams.runtime.runs import Run
+from tests.simulation.codec import CODEC
 from tests.simulation.port import Broker, Entry, Place, SimulatedPort
-
-
-def knows_no_other(number: int) -> str:
-    raise UnknownSchema(f"schema id {number} is not in the registry")
-
-
-CODEC = Codec({name: number for number, name in enumerate(TOPICS, 1)}, knows_no_other)
 
 
 class Violation(AssertionError):
@@ -234,6 +228,7 @@ class World:
     def _check(self) -> None:
         for place, log in self.broker.logs.items():
             for entry in log[self._read[place] :]:
+                assert entry.key is not None
                 self._arrived(Stream(*place, entry.key), entry)
             self._read[place] = len(log)
         committed = dict(self.broker.changelogs[self.place])
@@ -282,6 +277,7 @@ _identities: dict[tuple[str, bytes], tuple[Any, ...]] = {}
 
 def identity(topic: str, entry: Entry, codec: Codec = CODEC) -> tuple[Any, ...]:
     """Rule 10's name of an output: its kind and the fields that its schema calls its identity."""
+    assert entry.value is not None
     known = _identities.get((topic, entry.value))
     if known is None:
         record = codec.decode(topic, entry.value)

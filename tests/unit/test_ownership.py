@@ -22,9 +22,10 @@ from streams.runtime.ownership import Cut, Outcome, Ownership, Phase
 from streams.runtime.runs import Run
 from streams.symbols import Symbols
 from tests.examples import bar, tick
+from tests.simulation.codec import CODEC
 from tests.simulation.logs import source_records
 from tests.simulation.port import Broker, SimulatedPort
-from tests.simulation.world import CODEC, Reference, Violation, World
+from tests.simulation.world import Reference, Violation, World
 
 WORLDS = 400
 """Seeds that the protocol is tried with; a broken one must be found out among as many."""
