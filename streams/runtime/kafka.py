@@ -35,6 +35,7 @@ def output_settings(bootstrap: str, linger_ms: float = 1) -> dict[str, Any]:
         "bootstrap.servers": bootstrap,
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
+        "log_level": 3,  # it would warn at each start that this is experimental
         "acks": "all",
         "linger.ms": linger_ms,
         "partitioner": "murmur2_random",
@@ -82,8 +83,14 @@ class KafkaPort:
         )
 
     def poll(self) -> bool:
-        """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way."""
-        self._outputs.poll(0)
+        """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way.
+
+        Raises `streams.errors.DeliveryFailed` where one was refused for good: the producer sends nothing more.
+        """
+        try:
+            self._outputs.poll(0)
+        except ck.KafkaException as error:
+            raise DeliveryFailed(error.args[0].str()) from error
         return len(self._outputs) == 0
 
     # ---- state and position

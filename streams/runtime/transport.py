@@ -24,6 +24,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas.topics import TOPICS
+from streams.errors import DeliveryFailed
 from streams.runtime import batches
 from streams.runtime.ownership import Cut, Outcome, Ownership
 from streams.runtime.runs import Run
@@ -108,7 +109,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _poll_deliveries(self) -> None:
         """Deliveries are counted on the loop's thread, so that an epoch needs no lock."""
         while True:
-            is_idle = self.worker.port.poll()
+            try:
+                is_idle = self.worker.port.poll()
+            except DeliveryFailed as error:
+                self.worker.fatal("an output was refused", error)
             await asyncio.sleep(IDLE_POLL_S if is_idle else DELIVERY_POLL_S)
 
     async def on_stop(self) -> None:
