@@ -22,6 +22,7 @@ from streams.agent import DEAD_LETTERS, Output
 from streams.runtime.runs import record_time_ms
 
 FRAME_BYTES = 5
+_SHOWN_CHARS = 400
 LATE = "market.ticks.late"
 COMPARED = tuple(name for name, topic in TOPICS.items() if topic.compared)
 
@@ -152,7 +153,8 @@ def _first(topic: str, a: list[Any], b: list[Any]) -> str:
 
 
 def _shown(topic: str, item: Any) -> str:
-    return str(_fields(topic, item))
+    shown = str(_fields(topic, item))
+    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"
 
 
 def _fields(topic: str, item: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import confluent_kafka as ck
@@ -11,9 +12,15 @@ from schemas.codec import decode_body
 from schemas.records import NEVER
 from schemas.states import PARTITION_KEY, POSITION_KEY, QuotesPartition, SourcePosition, SymbolsPartition
 from schemas.topics import TOPICS, physical
+from streams.errors import HeadraceError
 
 _BATCH = 10_000
 _WAIT_S = 0.05
+_FIRST_S = 30.0
+
+
+class ChangelogUnread(HeadraceError):
+    """Raised where the broker does not hand a changelog over."""
 
 
 class Reached(NamedTuple):
@@ -31,6 +38,7 @@ class Positions:
         partitions = range(TOPICS[self._topic].partitions)
         self._offsets = dict.fromkeys(partitions, 0)
         self._clocks = dict.fromkeys(partitions, NEVER)
+        self._unread = set(partitions)
         self._reader = ck.Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -38,6 +46,7 @@ class Positions:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
+                "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 5,
             }
         )
@@ -45,12 +54,21 @@ class Positions:
         self._reader.assign([ck.TopicPartition(name, number, ck.OFFSET_BEGINNING) for number in partitions])
 
     def read(self) -> Reached:
-        """Take in what has been committed since the last call; waits a moment for it."""
+        """Take in what has been committed since the last call; the first call waits until all of it is in.
+
+        Raises `ChangelogUnread` where it does not come in.
+        """
         latest: dict[tuple[int, bytes], bytes] = {}
-        while messages := self._reader.consume(_BATCH, _WAIT_S):
+        deadline_s = time.monotonic() + _FIRST_S
+        while (messages := self._reader.consume(_BATCH, _WAIT_S)) or self._unread:
             for message in messages:
-                if message.error() is None and message.key() in (POSITION_KEY, PARTITION_KEY):
+                error = message.error()
+                if error is not None and error.code() == ck.KafkaError._PARTITION_EOF:
+                    self._unread.discard(message.partition())
+                elif error is None and message.key() in (POSITION_KEY, PARTITION_KEY):
                     latest[message.partition(), message.key()] = message.value()
+            if self._unread and time.monotonic() > deadline_s:
+                raise ChangelogUnread(f"{self._topic} could not be read within {_FIRST_S:g} s")
         for (partition, _), value in latest.items():
             state = decode_body(self._topic, value[FRAME_BYTES:])
             if isinstance(state, SourcePosition):

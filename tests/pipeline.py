@@ -158,10 +158,17 @@ class KafkaRun:
     def end(self, topic: str) -> list[int]:
         """End offset of every partition of a topic."""
         name = physical(self.namespace, topic)
-        return [
-            self.reader.get_watermark_offsets(ck.TopicPartition(name, partition), timeout=20)[1]
-            for partition in range(TOPICS[topic].partitions)
-        ]
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return [
+                    self.reader.get_watermark_offsets(ck.TopicPartition(name, partition), timeout=20)[1]
+                    for partition in range(TOPICS[topic].partitions)
+                ]
+            except ck.KafkaException:  # a broker that has just come back knows no leaders yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def position(self, agent: str) -> list[int]:
         """Committed position of every partition of an agent's source, from its changelog."""

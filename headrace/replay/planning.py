@@ -21,6 +21,8 @@ from schemas.topics import TOPICS, physical
 from streams.topology import needed
 
 TIMEOUT_S = 30.0
+CLOCK_STEP_US = 1_000_000
+"""Clocks come at least so often while there are ticks: the one that closes a window may be so far behind its end."""
 _CATCH_UP_S = 30.0
 Offsets = Mapping[tuple[str, int], int]
 """By source topic and partition."""
@@ -50,8 +52,8 @@ def plan(
     """The plan of a replay of ``namespace``, whose settings are ``recorded`` and whose other ``replays`` are known.
 
     It begins with the last checkpoint before ``from_us`` (any one ended replay of the same settings is one), or at
-    the beginning, or cold. It ends behind the last record stamped at or before ``to_us`` and the lateness, so that
-    every window that ends by then is closed. Raises `ReplayError`.
+    the beginning, or cold. It ends a little behind ``to_us``, where the clock that closes what ends by then is in.
+    Raises `ReplayError`.
     """
     settings = _settings(recorded, wanted)
     sources = [agent.source for agent in needed(settings) if TOPICS[agent.source].role == "source"]
@@ -59,7 +61,7 @@ def plan(
     lows, highs = log.offsets(sources, OffsetSpec.earliest()), log.offsets(sources, OffsetSpec.latest())
     ends = dict(highs)
     if wanted.to_us is not None:
-        ends = log.behind(highs, wanted.to_us + settings.lateness_us)
+        ends = log.behind(highs, wanted.to_us + _reach_us(settings))
     ends.update(wanted.ends)
 
     changed = settings != recorded
@@ -70,8 +72,8 @@ def plan(
         warm_from = NEVER if wanted.from_us is None else wanted.from_us - wanted.warm_up_us
         begins = {**log.behind(highs, warm_from - 1), **wanted.begins}
     elif checkpoint is not None:
-        # It had read as far as the lateness beyond its clock, and may have closed bars there that count ticks.
-        start, data_from = ReplayStart.CHECKPOINT, (checkpoint.data_through or NEVER) + settings.lateness_us
+        # It had read a little further, and may have closed bars there.
+        start, data_from = ReplayStart.CHECKPOINT, (checkpoint.data_through or NEVER) + _reach_us(settings)
         begins = {(r.topic, number): end for r in checkpoint.ranges for number, end in enumerate(r.ends)}
     else:
         start, data_from, begins = ReplayStart.BEGINNING, NEVER, dict(lows)
@@ -101,6 +103,16 @@ def plan(
         changed=changed,
         created_at=time.time_ns() // 1000,
     )
+
+
+def _reach_us(settings: Settings) -> int:
+    """How far behind a time a replay reads that goes up to it."""
+    return settings.lateness_us + CLOCK_STEP_US
+
+
+def checkpoint_clock(replay: Replay) -> int:
+    """The clock (µs) of the checkpoint that a replay begins with; NEVER without one."""
+    return NEVER if replay.checkpoint is None else replay.data_from - _reach_us(replay.settings)
 
 
 def _settings(recorded: Settings, wanted: Wanted) -> Settings:
@@ -199,17 +211,18 @@ def checkpoint(
 def covered(bootstrap: str, namespace: str, replay: Replay) -> compare.Window:
     """What a replay of ``namespace`` can be held to.
 
-    One without an end in time ends where the source topics did when it was planned. If they have grown since, it covers
-    what was closed by the clock that it has come to.
+    One that goes to the end covers all, unless the source topics have grown since it was planned. Otherwise it is what
+    was closed by the clock that it has come to: in a silence, the one that closes the last windows may be hours away.
     """
-    through = replay.data_through
-    if through is None:
-        highs = _Log(bootstrap, namespace).offsets(
-            [each.topic for each in replay.ranges], OffsetSpec.latest()
-        )
-        if any(highs[r.topic, number] > end for r in replay.ranges for number, end in enumerate(r.ends)):
-            with closing(Positions(bootstrap, replay.name, "symbols")) as positions:
-                through = positions.read().clock - replay.settings.lateness_us
+    highs = _Log(bootstrap, namespace).offsets([each.topic for each in replay.ranges], OffsetSpec.latest())
+    is_to_the_end = all(
+        highs[each.topic, number] == end for each in replay.ranges for number, end in enumerate(each.ends)
+    )
+    if is_to_the_end:
+        return compare.Window(replay.data_from, None)
+    with closing(Positions(bootstrap, replay.name, "symbols")) as positions:
+        closed = positions.read().clock - replay.settings.lateness_us
+    through = closed if replay.data_through is None else min(closed, replay.data_through)
     return compare.Window(replay.data_from, through)
 
 

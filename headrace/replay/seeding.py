@@ -10,6 +10,7 @@ import msgspec
 
 from headrace import compare, topics
 from headrace.replay.errors import ReplayError
+from headrace.replay.planning import checkpoint_clock
 from schemas.codec import Codec
 from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAlert
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition
@@ -80,12 +81,12 @@ def recorded_commands(bootstrap: str, source: str, replay: Replay, codec: Codec)
         if alert.command_id is not None:
             placed.setdefault((alert.portfolio, alert.command_id), (alert.start, alert.ordinal))
     through = replay.data_through
-    since = replay.data_from - replay.settings.lateness_us  # the checkpoint's clock
+    since = checkpoint_clock(replay)
     found: dict[tuple[str, str], Command] = {}
     for command in _read(bootstrap, source, EVENTS, codec, Command):
         place = placed.get((command.portfolio, command.id))
         # One that held behind a snapshot before the checkpoint's clock is in its state already, done or kept.
-        if place is None or (replay.checkpoint is not None and place[0] < since):
+        if place is None or place[0] < since:
             continue
         if through is None or place[0] < through:
             after = None if place[0] == NEVER else Place(start=place[0], ordinal=place[1])

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from connectors.simulator import SimulatorSettings
@@ -15,6 +16,7 @@ from headrace import compare, replay
 from headrace.cli.diff import DIFFERENT, EQUAL
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
+from schemas.codec import decode_body
 from tests import database, replays
 from tests.conftest import REPO
 from tests.pipeline import KafkaRun
@@ -125,12 +127,17 @@ def test_a_stretch_ends_where_it_was_told_to(live: KafkaRun) -> None:
 
 def test_another_strategy_gives_another_history(live: KafkaRun) -> None:
     name = of(live, "what-if")
-    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "reversion")
+    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "momentum")
     told = headrace(live, "diff", name, live.namespace, expected=DIFFERENT)
     assert "with other settings" in told
     held = compare.read(live.stack.kafka, name)
-    strategies = {key for topic, key in held.sequences if topic == "strategy.signals"}
-    assert strategies
+    strategies = {
+        record["strategy"]
+        for (topic, _), records in held.sequences.items()
+        if topic == "strategy.signals"
+        for record in (msgspec.to_builtins(decode_body(topic, body)) for body, _ in records.values())
+    }
+    assert strategies == {"momentum"}
 
 
 @pytest.mark.parametrize(

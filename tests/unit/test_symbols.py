@@ -358,7 +358,7 @@ def run_all(runs: Iterable[Sequence[Input]]) -> tuple[dict[tuple[str, str], list
             if isinstance(each.value, UniverseBar):
                 assert each.value.bar.end > through.get(each.key, 0), "a bar after the clock that promised it"
                 key += "/" + each.value.bar.symbol
-            told[each.topic, key].append(msgspec.msgpack.encode((each.value, each.event_time)))
+            told[each.topic, key].append(msgspec.msgpack.encode((each.value, repr(each.event_time))))
     told["universe.bars", "through"] = [repr(through).encode()]
     return told, msgspec.msgpack.encode((partition, sorted(bodies(keys).items())))
 
