@@ -199,23 +199,6 @@ def test_kafka_equals_inline(
     assert database.mismatches(stack.database, namespace, simulated[0]) == []
 
 
-def test_two_processes_and_other_run_sizes(
-    stack: Endpoints, namespace: str, tmp_path: Path, simulated: tuple[Results, list[Output]]
-) -> None:
-    results, _ = run_over_kafka(
-        stack,
-        namespace,
-        tmp_path,
-        simulated_settings(),
-        ["simulator"],
-        commands=[halt_in_the_middle()],
-        processes=2,
-        max_run_records=137,
-        with_sink=False,
-    )
-    check(results, simulated[0])
-
-
 def test_real_trades_with_kills(stack: Endpoints, namespace: str, tmp_path: Path, trades: Path) -> None:
     clocks = ClockSettings()
     file = TradesFile(trades, FilesSettings(limit=REAL_ROWS, clocks=clocks))

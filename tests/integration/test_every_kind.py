@@ -11,4 +11,4 @@ from tests import every_kind
 def test_the_database_holds_what_the_twins_give(
     stack: Endpoints, namespace: str, trades: Path, tmp_path: Path
 ) -> None:
-    every_kind.check(stack, namespace, trades, tmp_path, limit=250_000)
+    every_kind.check(stack, namespace, trades, tmp_path, limit=100_000)

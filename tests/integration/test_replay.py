@@ -17,6 +17,7 @@ from headrace.cli.diff import DIFFERENT, EQUAL
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.codec import decode_body
+from schemas.records import Replay
 from tests import database, replays
 from tests.conftest import REPO
 from tests.pipeline import KafkaRun
@@ -68,7 +69,7 @@ def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun) -> 
     name = of(live, "again")
     arguments = ("replay", "--into", name, "--processes", "2", "--no-sink")
     replays.kill_at_work(live, name, arguments, run_records=137)
-    assert not replay.find(live.stack.kafka, live.namespace, live.codec, name).finished
+    assert not find(live, name).finished
 
     headrace(live, *arguments, run_records=137)
     assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
@@ -117,27 +118,28 @@ def test_from_a_checkpoint_into_the_database(live: KafkaRun) -> None:
     assert name not in headrace(live, "replay", "list")
 
 
-def test_a_stretch_ends_where_it_was_told_to(live: KafkaRun) -> None:
-    name = of(live, "morning")
-    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink")
-    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
-    ends = [bar for bar in compare.read(live.stack.kafka, name).sequences if bar[0] == "market.bars"]
-    assert ends
-
-
-def test_another_strategy_gives_another_history(live: KafkaRun) -> None:
+def test_a_stretch_with_another_strategy_has_the_same_market_and_other_trades(live: KafkaRun) -> None:
     name = of(live, "what-if")
-    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "momentum")
-    told = headrace(live, "diff", name, live.namespace, expected=DIFFERENT)
-    assert "with other settings" in told
-    held = compare.read(live.stack.kafka, name)
-    strategies = {
-        record["strategy"]
-        for (topic, _), records in held.sequences.items()
-        if topic == "strategy.signals"
-        for record in (msgspec.to_builtins(decode_body(topic, body)) for body, _ in records.values())
-    }
-    assert strategies == {"momentum"}
+    headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "reversion")
+    assert "with other settings" in headrace(live, "diff", name, live.namespace, expected=DIFFERENT)
+    window = replay.covered(live.stack.kafka, live.namespace, find(live, name))
+    assert window.through == HALFWAY
+    market = ("market.bars", "market.regimes", "market.correlations")
+    part, whole = (compare.read(live.stack.kafka, each, market, window) for each in (name, live.namespace))
+    assert not compare.differences(part, whole)
+    assert part.count("market.bars") > 1_000
+    assert [strategies(live, each) for each in (name, live.namespace)] == [set(), {"momentum"}]
+
+
+def find(live: KafkaRun, name: str) -> Replay:
+    return replay.find(live.stack.kafka, live.namespace, live.codec, name)
+
+
+def strategies(live: KafkaRun, namespace: str) -> set[str]:
+    """Who wanted something."""
+    found = compare.read(live.stack.kafka, namespace, ["strategy.signals"]).sequences
+    bodies = [body for records in found.values() for body, _ in records.values()]
+    return {msgspec.to_builtins(decode_body("strategy.signals", body))["strategy"] for body in bodies}
 
 
 @pytest.mark.parametrize(
