@@ -6,15 +6,12 @@ import getpass
 import time
 import uuid
 
-import confluent_kafka as ck
-
+from headrace import sending
+from headrace.sending import Outgoing
 from schemas.codec import Codec
 from schemas.records import Command, Place, TradingState
 from schemas.topics import physical
 from streams.errors import HeadraceError
-from streams.runtime.kafka import output_settings
-
-TIMEOUT_S = 30.0
 
 
 class CommandNotSent(HeadraceError):
@@ -42,15 +39,13 @@ def send(
         issued_at=now_us,
         after=after,
     )
-    producer = ck.Producer(output_settings(bootstrap))
-    failed: list[str] = []
-    producer.produce(
+    record = Outgoing(
         physical(namespace, "portfolio.events"),
         codec.encode("portfolio.events", command),
         portfolio,
-        timestamp=now_us // 1000,
-        on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
+        now_us // 1000,
     )
-    if producer.flush(TIMEOUT_S) or failed:
-        raise CommandNotSent(f"{portfolio} was not told {state}: {failed or 'the broker does not answer'}")
+    failed = sending.send(bootstrap, [record])
+    if failed:
+        raise CommandNotSent(f"{portfolio} was not told {state}: {failed}")
     return command

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from headrace import sending
+from headrace.sending import Outgoing
 from schemas.codec import Codec, decode_body, encode_body
 from schemas.records import Settings
 from schemas.topics import INPUTS, TOPICS, physical
 from streams.errors import HeadraceError
-from streams.runtime.kafka import output_settings
 from streams.signals.loading import load as load_strategy
 
 TIMEOUT_S = 30.0
@@ -90,23 +91,21 @@ def _write_settings(
         )
         if records == 0
     ]
-    producer = ck.Producer(output_settings(bootstrap))
-    failed: list[str] = []
-
-    def delivered(error: ck.KafkaError | None, message: Any) -> None:
-        if error is not None:
-            failed.append(error.str())
-
-    for topic, partition in empty:
-        producer.produce(
-            physical(namespace, topic),
-            codec.encode(topic, settings),
-            partition=partition,
-            timestamp=max(settings.effective_from // 1000, 1),
-            on_delivery=delivered,
-        )
-    if producer.flush(TIMEOUT_S) or failed:
-        raise TopicsError(f"settings were not written: {failed or 'the broker does not answer'}")
+    timestamp_ms = max(settings.effective_from // 1000, 1)
+    failed = sending.send(
+        bootstrap,
+        (
+            Outgoing(
+                physical(namespace, topic),
+                codec.encode(topic, settings),
+                timestamp_ms=timestamp_ms,
+                partition=partition,
+            )
+            for topic, partition in empty
+        ),
+    )
+    if failed:
+        raise TopicsError(f"settings were not written: {failed}")
 
 
 def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: Codec) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import confluent_kafka as ck
-
-from headrace import compare, topics
+from headrace import compare, sending, topics
 from headrace.reading import TopicMissing
 from headrace.replay.errors import ReplayError
+from headrace.sending import Outgoing
 from headrace.stack import Endpoints
 from schemas.codec import Codec
 from schemas.records import Replay
 from schemas.topics import TOPICS, physical
 from sinks.timescale import queries, run_of
-from streams.runtime.kafka import output_settings
 
 TOPIC = "system.replays"
-TIMEOUT_S = 30.0
 
 
 def known(bootstrap: str, namespace: str, codec: Codec) -> dict[str, Replay]:
@@ -74,13 +71,6 @@ def remove_results(bootstrap: str, name: str) -> None:
 
 
 def _send(bootstrap: str, namespace: str, name: str, value: bytes | None) -> None:
-    producer = ck.Producer(output_settings(bootstrap))
-    failed: list[str] = []
-    producer.produce(
-        physical(namespace, TOPIC),
-        value,
-        name,
-        on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
-    )
-    if producer.flush(TIMEOUT_S) or failed:
-        raise ReplayError(f"the replay was not written: {failed or 'the broker does not answer'}")
+    failed = sending.send(bootstrap, [Outgoing(physical(namespace, TOPIC), value, name)])
+    if failed:
+        raise ReplayError(f"the replay was not written: {failed}")

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-import confluent_kafka as ck
 import msgspec
 
-from headrace import compare, topics
+from headrace import compare, sending, topics
 from headrace.replay.errors import ReplayError
 from headrace.replay.planning import checkpoint_clock
+from headrace.sending import Outgoing
 from schemas.codec import Codec
 from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAlert
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from streams.agent import Agent
-from streams.runtime.kafka import KafkaPort, output_settings
+from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Outcome
 from streams.topology import needed
 
 R = TypeVar("R", Command, RiskAlert)
 
 EVENTS, ALERTS = "portfolio.events", "risk.alerts"
-TIMEOUT_S = 30.0
 _AFTER_SETTINGS = 1
 """The first offset behind the settings in a topic of the replay's own."""
 
@@ -102,15 +101,17 @@ def _read(bootstrap: str, namespace: str, topic: str, codec: Codec, kind: type[R
 
 
 def _write_commands(bootstrap: str, replay: Replay, codec: Codec, commands: list[Command]) -> None:
-    producer = ck.Producer(output_settings(bootstrap))
-    failed: list[str] = []
-    for command in commands:
-        producer.produce(
-            physical(replay.name, EVENTS),
-            codec.encode(EVENTS, command),
-            command.portfolio,
-            timestamp=max(command.issued_at // 1000, 1),
-            on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
-        )
-    if producer.flush(TIMEOUT_S) or failed:
-        raise ReplayError(f"the commands were not written: {failed or 'the broker does not answer'}")
+    failed = sending.send(
+        bootstrap,
+        (
+            Outgoing(
+                physical(replay.name, EVENTS),
+                codec.encode(EVENTS, command),
+                command.portfolio,
+                max(command.issued_at // 1000, 1),
+            )
+            for command in commands
+        ),
+    )
+    if failed:
+        raise ReplayError(f"the commands were not written: {failed}")
