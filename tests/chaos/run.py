@@ -19,7 +19,7 @@ from tests import database
 from tests.chaos.faults import FAULTS, Field
 from tests.pipeline import DEADLINE_S, KafkaRun, inline
 
-RATE = 5_000
+RATE = 2_500
 """Ticks a second: the session takes long enough to be disturbed."""
 STRATEGIES = [{"name": "momentum", "uses": "momentum"}, {"name": "reversion", "uses": "reversion"}]
 

@@ -56,7 +56,7 @@ for number in range(int(sys.argv[2])):
 
 @pytest.mark.parametrize(
     ("fetch_bytes", "is_bound_met"),
-    [(MIB // 8, lambda grown: grown < 16 * MIB), (16 * MIB, lambda grown: grown > 24 * MIB)],
+    [(MIB // 8, lambda grown: grown < 16 * MIB), (40 * MIB, lambda grown: grown > 24 * MIB)],
     ids=["bounded", "not bounded"],
 )
 def test_a_slow_worker_fetches_no_more_ahead_than_it_may(

@@ -128,16 +128,16 @@ def test_a_stretch_with_another_strategy_has_the_same_market_and_other_trades(li
     part, whole = (compare.read(live.stack.kafka, each, market, window) for each in (name, live.namespace))
     assert not compare.differences(part, whole)
     assert part.count("market.bars") > 1_000
-    assert [strategies(live, each) for each in (name, live.namespace)] == [set(), {"momentum"}]
+    assert [strategies(live, each, window) for each in (name, live.namespace)] == [set(), {"momentum"}]
 
 
 def find(live: KafkaRun, name: str) -> Replay:
     return replay.find(live.stack.kafka, live.namespace, live.codec, name)
 
 
-def strategies(live: KafkaRun, namespace: str) -> set[str]:
+def strategies(live: KafkaRun, namespace: str, window: compare.Window) -> set[str]:
     """Who wanted something."""
-    found = compare.read(live.stack.kafka, namespace, ["strategy.signals"]).sequences
+    found = compare.read(live.stack.kafka, namespace, ["strategy.signals"], window).sequences
     bodies = [body for records in found.values() for body, _ in records.values()]
     return {msgspec.to_builtins(decode_body("strategy.signals", body))["strategy"] for body in bodies}
 
