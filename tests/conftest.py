@@ -48,3 +48,13 @@ def trades() -> Path:
     if not found:
         pytest.skip("no real trades: set HEADRACE_TRADES to a file of them (see ../shared/data/README.md)")
     return found[0]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """The names of the failed tests last of all: a log's end is all that is left of some runs."""
+    result = yield
+    for kind in ("failed", "error"):
+        for report in terminalreporter.stats.get(kind, ()):
+            terminalreporter.write_line(f"{kind}: {report.nodeid}")
+    return result
