@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numba
+from numba import carray as carray
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +38,20 @@ def kernel(function: F) -> F:
     numba.config.CACHE_DIR = _folder()
     compiled: F = numba.njit(cache=True, error_model="numpy")(function)
     return compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_: Any, address: Any) -> Any:
+    """In a kernel: an address (int64) as a pointer, for ``carray(pointer(address), shape, dtype)``.
+
+    For kernels that work on many arrays of different lengths in one call. Whoever passes addresses keeps the arrays
+    alive, and C-contiguous, until the kernel returns.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
 
 
 @cache

@@ -30,6 +30,8 @@ class Plan(NamedTuple):
     rules: NDArray[Any]
     source_numbers: dict[str, int]
     regimes: RegimeSpec
+    judged: tuple[bool, ...]
+    """By kind: whether its bars have regimes."""
     universes: dict[tuple[str, str], tuple[str, ...]]
     """By (symbol, kind): the universes that take its bars."""
 
@@ -50,6 +52,7 @@ def plan_of(settings: Settings) -> Plan:
         gate.rules(settings),
         {spec.name: number for number, spec in enumerate(settings.sources)},
         settings.regimes,
+        tuple(kind in settings.regimes.kinds for kind in settings.kinds),
         dict(universes),
     )
 

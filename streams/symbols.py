@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import decode
+from schemas.codec import Encoded
 from schemas.records import (
     Bar,
     DeadLetter,
@@ -41,7 +42,7 @@ from streams.admission import (
     time_fault,
 )
 from streams.agent import DEAD_LETTERS, Input, Output, SourcePartition, dead_letter
-from streams.bars import fold
+from streams.bars import bodies, fold
 from streams.bars.state import Outbox
 from streams.errors import SettingsMissing
 from streams.gate import Verdict
@@ -68,11 +69,16 @@ class Symbols:
     partition_type = SymbolsPartition
     key_type = SymbolState
 
-    def __init__(self) -> None:
-        """Compiles the kernels: done in the middle of the work, it would cost a worker its membership."""
+    def __init__(self, *, encoded: bool = False) -> None:
+        """Compiles the kernels: done in the middle of the work, it would cost a worker its membership.
+
+        ``encoded``: bars are put out as Avro bodies, for a worker that would only encode them; else as records.
+        """
         decode.prepare()
         gate.prepare()
         fold.prepare()
+        bodies.prepare()
+        self._encoded = encoded
         self._out = Outbox()
 
     def step(
@@ -101,55 +107,98 @@ class Symbols:
         outputs.sort(key=_offset)
         touched = run.note(passed, keys)
 
-        busy: set[str] = set()
-        begins = passed.begins.tolist()
-        for number, (symbol, state) in enumerate(zip(run.symbols, run.states, strict=True)):
-            begin, end = begins[number], begins[number + 1]
-            if begin < end:
-                busy.add(symbol)
-                fold.step(state.bars, passed.events[begin:end], passed.clock, plan.bars, self._out)
-                self._emit(symbol, state, run, passed, begin, outputs)
+        symbols, states, begins = _busy(run, passed)
         if passed.clock > before:
             through = passed.clock - settings.lateness_us
-            nothing = passed.events[:0]
+            busy = set(symbols)
             for symbol, state in keys.items():
                 if type(state) is SymbolState:
                     state = keys[symbol] = Symbol(state, plan)
                 if state.bars.next_end <= through and symbol not in busy:
                     touched.add(symbol)
-                    fold.step(state.bars, nothing, passed.clock, plan.bars, self._out)
-                    self._emit(symbol, state, run, passed, 0, outputs)
+                    symbols.append(symbol)
+                    states.append(state)
+                    begins.append(begins[-1])
+        if symbols:
+            told = np.array(begins)
+            fold.step_all(
+                [state.bars for state in states], told, passed.events, passed.clock, plan.bars, self._out
+            )
+            self._emit_late(symbols, states, run, passed, told, outputs)
+            self._emit_bars(symbols, states, plan, outputs)
         outputs += forward(where, partition)
         return outputs, touched
 
-    def _emit(
+    def _emit_late(
         self,
-        symbol: str,
-        state: Symbol,
+        symbols: list[str],
+        states: list[Symbol],
         run: Run,
         passed: gate.Passed,
-        first: int,
+        begins: NDArray[np.int64],
         outputs: list[Output],
     ) -> None:
-        """What a symbol's bars gave: bars, their regimes, late ticks. ``first`` is where its events begin."""
-        out, plan = self._out, state.plan
-        _, closed_bars, late_ticks = out.cursor.tolist()
-        if not closed_bars and not late_ticks:
+        out = self._out
+        late_ticks = out.late.tolist()
+        for number, late in zip(out.late_symbols.tolist() if late_ticks else (), late_ticks, strict=True):
+            prefixes = states[number].bars.prefixes
+            outputs.append(
+                _late(symbols[number], prefixes, run.ticks, passed, begins[number], late, run.plan)
+            )
+
+    def _emit_bars(self, symbols: list[str], states: list[Symbol], plan: Plan, outputs: list[Output]) -> None:
+        """Closed bars, and what follows from them: regimes, bars of universes."""
+        bars = self._out.bars
+        if not len(bars):
             return
-        prefixes = state.bars.prefixes
-        for late in out.late.tolist() if late_ticks else ():
-            outputs.append(_late(symbol, prefixes, run.ticks, passed, first, late, plan))
-        for closed in out.bars.tolist() if closed_bars else ():
-            bar = _bar(symbol, prefixes, closed, plan)
-            outputs.append(Output(BARS, symbol, bar, bar.end))
+        numbers = self._out.bar_symbols
+        values: Sequence[bytes | tuple[Any, ...]]
+        if self._encoded:
+            values = bodies.encode(
+                bars,
+                numbers,
+                [symbol.encode() for symbol in symbols],
+                [state.bars.prefixes for state in states],
+                plan.bars,
+            )
+        else:
+            values = bars.tolist()
+        told = zip(numbers.tolist(), bars["kind"].tolist(), bars["end"].tolist(), values, strict=True)
+        append, universes = outputs.append, plan.universes
+        for place, (number, kind, end, value) in enumerate(told):
+            symbol = symbols[number]
+            judged, taken = plan.judged[kind], universes.get((symbol, plan.bars.kinds[kind]), ())
+            if type(value) is bytes:
+                append(Output(BARS, symbol, Encoded(body=value), end))
+                if not judged and not taken:
+                    continue
+                value = bars[place].item()
+            assert type(value) is tuple
+            state = states[number]
+            bar = _bar(symbol, state.bars.prefixes, value, plan)
+            if not self._encoded:
+                append(Output(BARS, symbol, bar, end))
             regime = None
-            if bar.kind in plan.regimes.kinds:
+            if judged:
                 _, regime = rule.step(state.regime(bar.kind), bar, plan.regimes)
-                outputs.append(Output(REGIMES, symbol, regime, bar.end))
-            for universe in plan.universes.get((symbol, bar.kind), ()):
-                record = UniverseBar(universe=universe, bar=bar, regime=regime)
-                outputs.append(Output(UNIVERSE_BARS, universe, record, bar.end))
-        out.clear()
+                append(Output(REGIMES, symbol, regime, end))
+            for universe in taken:
+                append(
+                    Output(
+                        UNIVERSE_BARS, universe, UniverseBar(universe=universe, bar=bar, regime=regime), end
+                    )
+                )
+
+
+def _busy(run: Run, passed: gate.Passed) -> tuple[list[str], list[Symbol], list[int]]:
+    """The run's symbols that have events, their states, and where the events of each begin, and those of all end."""
+    has = np.flatnonzero(np.diff(passed.begins)).tolist()
+    begins = passed.begins.tolist()
+    return (
+        [run.symbols[number] for number in has],
+        [run.states[number] for number in has],
+        [*[begins[number] for number in has], begins[-1]],
+    )
 
 
 def _refuse(where: SourcePartition, ticks: Ticks, passed: gate.Passed, outputs: list[Output]) -> None:
@@ -191,6 +240,11 @@ def _controls(
         else:
             reason, error = Reason.UNREADABLE, f"the sequence {tick.sequence} is kept for ticks without one"
         outputs.append(_refused(where, item, reason, error, tick, None))
+    clocks = ticks.clocks
+    if partition.settings is None and others and (clocks is None or others[0][0] < clocks.places[0]):
+        first_settings = INTAKE.read(where, None, others.pop(0)[1])  # a partition begins with them
+        assert isinstance(first_settings, Settings)
+        partition.settings = first_settings
     columns = _struck(partition.settings, ticks)
     if columns is None and ticks.clocks is not None:
         others += [(place, ticks[place]) for place in ticks.clocks.places.tolist()]

@@ -23,31 +23,36 @@ from streams.quotes import Quotes
 from streams.universes import Universes
 
 
-def _symbols() -> Agent[Any, Any]:
+def _symbols(encoded: bool) -> Agent[Any, Any]:
     from streams.symbols import Symbols  # the others need not wait for its kernels and their compiler
 
-    return Symbols()
+    return Symbols(encoded=encoded)
 
 
-_AGENTS: Final[dict[str, Callable[[], Agent[Any, Any]]]] = {
+_AGENTS: Final[dict[str, Callable[[bool], Agent[Any, Any]]]] = {
     "symbols": _symbols,
-    "quotes": Quotes,
-    "universes": Universes,
-    "portfolios": Portfolios,
+    "quotes": lambda _: Quotes(),
+    "universes": lambda _: Universes(),
+    "portfolios": lambda _: Portfolios(),
 }
 """Upstream first."""
 
 
 def agents() -> tuple[Agent[Any, Any], ...]:
     """A new instance of every agent, upstream first."""
-    return tuple(make() for make in _AGENTS.values())
+    return tuple(make(False) for make in _AGENTS.values())
 
 
 def needed(settings: Settings) -> tuple[Agent[Any, Any], ...]:
     """A new instance of every agent that has work under ``settings``: all, but `quotes` only where there are any."""
-    return tuple(make() for name, make in _AGENTS.items() if name != Quotes.name or settings.quote_sources)
+    return tuple(
+        make(False) for name, make in _AGENTS.items() if name != Quotes.name or settings.quote_sources
+    )
 
 
 def agent(name: str) -> Agent[Any, Any]:
-    """A new instance of one agent. Raises `KeyError` for a name that is none's."""
-    return _AGENTS[name]()
+    """A new instance of one agent, as a worker wants it: what it can encode at less cost than the worker, it does.
+
+    Raises `KeyError` for a name that is none's.
+    """
+    return _AGENTS[name](True)

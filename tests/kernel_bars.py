@@ -59,7 +59,6 @@ def run(
         kinds = tuple(kind for number, kind in enumerate(plan.kinds) if mask >> number & 1)
         reason = "closed by the partition's clock" if by_clock else "closed by a later tick of the symbol"
         late.append(LateTick(symbol=symbol, name=name, tick=tick, kinds=kinds, mark=mark, reason=reason))
-    out.clear()
     return closed, late
 
 

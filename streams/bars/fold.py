@@ -1,4 +1,4 @@
-"""The kernel that goes over one symbol's events, and how it is called.
+"""The kernel that goes over the events of a run, symbol by symbol, and how it is called.
 
 Kinds close on their own: a tick that is late for 1-second bars may still be in time for 5-minute bars. Then it goes to
 the late topic once, with the kinds that it was late for, and counts in the others. For windows of time a tick is late
@@ -12,18 +12,20 @@ Bars that one event closes leave in order: windows by (end, order of the kinds),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from schemas.compiled import kernel
+from schemas.compiled import carray, kernel, pointer
 from schemas.records import NEVER
 from schemas.states import SymbolState
 from streams.bars import imbalance, opened, renko, runs, threshold, time
 from streams.bars import range as ranges
 from streams.bars.kinds import Family
 from streams.bars.plan import Plan
-from streams.bars.state import EVENT, FOREVER, Outbox, Rows, SymbolBars, grown
+from streams.bars.state import BUILDER, EVENT, FOREVER, HEAD, OPEN, PLACE, Outbox, Rows, SymbolBars, grown
 
 Row = Any
 
@@ -35,41 +37,58 @@ _IMBALANCE: Final = int(Family.IMBALANCE)
 
 
 def step(bars: SymbolBars, events: Rows, clock: int, plan: Plan, out: Outbox) -> None:
-    """Fold one symbol's events, then the partition's clock at the end of the run, into its bars.
+    """`step_all` for one symbol, all of whose ``events`` they are."""
+    step_all([bars], np.array([0, len(events)]), events, clock, plan, out)
+
+
+def step_all(
+    symbols: Sequence[SymbolBars],
+    begins: NDArray[np.int64],
+    events: Rows,
+    clock: int,
+    plan: Plan,
+    out: Outbox,
+) -> None:
+    """Fold each symbol's events, then the partition's clock at the end of the run, into its bars.
 
     Args:
-        bars: the symbol's state; changed.
-        events: `EVENT`, shape (n,), contiguous and writable; admitted ticks in order of arrival, each with a price
-            above 0 and the clock in force when it came.
+        symbols: their states; changed. None is there twice.
+        begins: int64, shape (symbols + 1,); the events of symbol i are those from begins[i] to begins[i + 1].
+        events: `EVENT`, shape (n,), contiguous and writable; admitted ticks in order of arrival within a symbol, each
+            with a price above 0 and the clock in force when it came.
         clock: µs; NEVER where there is none.
-        out: closed bars and late ticks are appended, each in order of the events.
+        out: gets closed bars and late ticks, in order of the symbols and each symbol's in order of its events; what
+            it held before is gone.
 
     Clocks between two ticks may be left to the second tick, or to the end: what they close comes out in the same
     order as if each had been dealt with at its place. The events may be cut anywhere into several calls, each with the
     clock at its end, without a difference in any byte.
     """
-    cursor = out.cursor
-    cursor[0] = 0
-    end = len(events)
+    out.begin(len(symbols))
+    places = np.array([bars.place for bars in symbols], PLACE)
     while True:
-        bars.next_end = _fold(
+        _fold_all(
+            begins,
             events,
             clock,
-            bars.head,
-            bars.rows,
-            bars.builders,
+            places,
             plan.table,
             plan.parts,
             plan.lateness_us,
             plan.most_bars,
             out.bar_rows,
             out.late_rows,
-            cursor,
+            out.ends,
+            out.cursor,
         )
-        if cursor[0] > end:
+        stopped = int(out.cursor[3])
+        if stopped == len(symbols):
             break
-        _make_room(bars, plan, out)
-    bars.folded = True
+        _make_room(symbols[stopped], plan, out)
+        places[stopped] = symbols[stopped].place
+    for bars, next_end in zip(symbols, places["next_end"].tolist(), strict=True):
+        bars.next_end = next_end
+        bars.folded = True
 
 
 def prepare() -> None:
@@ -81,13 +100,56 @@ def prepare() -> None:
 def _make_room(bars: SymbolBars, plan: Plan, out: Outbox) -> None:
     """Lengthen whatever array the next event might not fit into."""
     kinds, windows = len(plan.kinds), int(bars.head[0]["windows"])
-    _, closed, late = out.cursor.tolist()
+    _, closed, late, _ = out.cursor.tolist()
     if len(bars.rows) < 2 * kinds + windows:
         bars.rows = grown(bars.rows, kinds)
     if len(out.bar_rows) < closed + windows + plan.most_bars:
         out.bar_rows = grown(out.bar_rows, windows + plan.most_bars)
     if len(out.late_rows) == late:
         out.late_rows = grown(out.late_rows, 1)
+
+
+@kernel
+def _fold_all(
+    begins: Any,
+    events: Rows,
+    clock: int,
+    places: Rows,
+    table: Rows,
+    parts: Rows,
+    lateness: int,
+    most_bars: int,
+    bars: Rows,
+    late: Rows,
+    ends: Any,
+    cursor: Any,
+) -> None:
+    """Go on with the symbol ``cursor[3]``; stop at one whose next event might not fit, or behind the last."""
+    kinds = len(table)
+    number = cursor[3]
+    while number < len(places):
+        place = places[number]
+        mine = events[begins[number] : begins[number + 1]]
+        place.next_end = _fold(
+            mine,
+            clock,
+            carray(pointer(place.head), 1, HEAD),
+            carray(pointer(place.rows), place.length, OPEN),
+            carray(pointer(place.builders), kinds, BUILDER),
+            table,
+            parts,
+            lateness,
+            most_bars,
+            bars,
+            late,
+            cursor,
+        )
+        if cursor[0] <= len(mine):
+            break
+        ends[number, 0], ends[number, 1] = cursor[1], cursor[2]
+        cursor[0] = 0
+        number += 1
+    cursor[3] = number
 
 
 @kernel

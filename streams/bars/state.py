@@ -127,6 +127,18 @@ HEAD: Final = np.dtype(
     align=True,
 )
 
+PLACE: Final = np.dtype(
+    [
+        ("head", np.int64),
+        ("builders", np.int64),
+        ("rows", np.int64),
+        ("length", np.int64),
+        ("next_end", np.int64),
+    ],
+    align=True,
+)
+"""Where a symbol's arrays lie: their addresses, and the length of the one that grows."""
+
 
 class Frozen(TypedDict):
     """The fields of a `SymbolState` that bars own."""
@@ -145,14 +157,22 @@ class SymbolBars:
     from row ``len(plan.kinds)`` on the open windows of the time kinds, sorted by (end, kind).
     """
 
-    __slots__ = ("_numbers", "_prefixes_limit", "builders", "folded", "head", "next_end", "prefixes", "rows")
+    __slots__ = (
+        "_addresses",
+        "_numbers",
+        "_prefixes_limit",
+        "_rows",
+        "builders",
+        "folded",
+        "head",
+        "next_end",
+        "prefixes",
+    )
 
     head: Rows
     """`HEAD`, shape (1,)."""
     builders: Rows
     """`BUILDER`, shape (kinds,)."""
-    rows: Rows
-    """`OPEN`, of any length."""
     next_end: int
     """Earliest end of an open time window, µs; FOREVER where none is open."""
     folded: bool
@@ -197,6 +217,21 @@ class SymbolBars:
             bars.rows[place] = (number, *fields, first, last, first_number, last_number)
         bars.head[0]["windows"] = windows - kinds
         return bars
+
+    @property
+    def rows(self) -> Rows:
+        """`OPEN`, of any length."""
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: Rows) -> None:
+        self._rows = rows
+        self._addresses = (_address(self.head), _address(self.builders), _address(rows), len(rows))
+
+    @property
+    def place(self) -> tuple[int, int, int, int, int]:
+        """A row of `PLACE`: good until ``rows`` is set anew."""
+        return *self._addresses, self.next_end
 
     def freeze(self, plan: Plan) -> Frozen:
         """The same as fields of a `SymbolState`: ``SymbolState(names=..., regimes=..., **bars.freeze(plan))``."""
@@ -286,19 +321,26 @@ class SymbolBars:
 
 
 class Outbox:
-    """Where `step` puts results: one for many calls, of many symbols; it grows as it must."""
+    """Where `step_all` puts results: one for many calls; it grows as it must."""
 
-    __slots__ = ("bar_rows", "cursor", "late_rows")
+    __slots__ = ("bar_rows", "cursor", "ends", "late_rows")
 
     def __init__(self) -> None:
         self.bar_rows: Rows = np.empty(4096, BAR)
         self.late_rows: Rows = np.empty(1024, LATE)
-        self.cursor: NDArray[np.int64] = np.zeros(3, np.int64)
-        """Next event of the call; bars; late ticks."""
+        self.ends: NDArray[np.int64] = np.zeros((0, 2), np.int64)
+        """By symbol of the call: how many bars, and late ticks, there are up to it."""
+        self.cursor: NDArray[np.int64] = np.zeros(4, np.int64)
+        """Next event of the symbol; bars; late ticks; the symbol."""
+
+    def begin(self, symbols: int) -> None:
+        """Forget all results; room for those of so many symbols."""
+        self.cursor[:] = 0
+        self.ends = np.zeros((symbols, 2), np.int64)
 
     @property
     def bars(self) -> Rows:
-        """Closed bars, `BAR`, shape (n,); a view that the next `step` or `clear` makes stale."""
+        """Closed bars, `BAR`, shape (n,); a view that the next call makes stale."""
         return self.bar_rows[: self.cursor[1]]
 
     @property
@@ -306,9 +348,19 @@ class Outbox:
         """Late ticks, `LATE`, shape (n,); a view likewise."""
         return self.late_rows[: self.cursor[2]]
 
-    def clear(self) -> None:
-        """Forget all results."""
-        self.cursor[:] = 0
+    @property
+    def bar_symbols(self) -> NDArray[np.int64]:
+        """The symbol of the call that each closed bar is of, shape (n,)."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends[:, 0], prepend=0))
+
+    @property
+    def late_symbols(self) -> NDArray[np.int64]:
+        """The same of late ticks."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends[:, 1], prepend=0))
+
+
+def _address(rows: Rows) -> int:
+    return int(rows.ctypes.data)
 
 
 def grown(rows: Rows, room: int) -> Rows:

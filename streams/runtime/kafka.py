@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import confluent_kafka as ck
@@ -58,6 +58,8 @@ class KafkaPort:
         self._outputs = ck.Producer(settings)
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self._names: dict[str, str] = {}
+        self._done: OnDelivery | None = None
+        self._delivered: Callable[[ck.KafkaError | None, ck.Message], None] | None = None
 
     # ---- outputs
 
@@ -68,10 +70,8 @@ class KafkaPort:
         name = self._names.get(topic)
         if name is None:
             name = self._names[topic] = physical(self._namespace, topic)
-
-        def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
-            done(None if error is None else DeliveryFailed(f"{name}[{partition}]: {error.str()}"))
-
+        if done is not self._done:  # the outputs of a run share theirs
+            self._done, self._delivered = done, _report(done)
         _queue(
             self._outputs,
             name,
@@ -79,7 +79,7 @@ class KafkaPort:
             key,
             partition=partition,
             timestamp=timestamp_ms,
-            on_delivery=delivered,
+            on_delivery=self._delivered,
         )
 
     def poll(self) -> bool:
@@ -181,6 +181,18 @@ class KafkaPort:
     def release(self, agent: str, partition: int) -> None:
         """Forget a partition that was given up; its next owner fences it."""
         self._fences.pop((agent, partition), None)
+
+
+def _report(done: OnDelivery) -> Callable[[ck.KafkaError | None, ck.Message], None]:
+    """librdkafka's report of a delivery as the protocol wants it."""
+
+    def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
+        if error is None:
+            done(None)
+        else:
+            done(DeliveryFailed(f"{message.topic()}[{message.partition()}]: {error.str()}"))
+
+    return delivered
 
 
 def _queue(producer: ck.Producer, topic: str, value: bytes, key: bytes, **more: Any) -> None:

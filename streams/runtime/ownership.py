@@ -177,10 +177,11 @@ class Ownership:
         self._touched |= touched
         epoch, send, encode = self._epoch, self._port.send, self._codec.encode
         epoch.pending += len(outputs)
+        done = epoch.done  # one object for all of them
         for topic, key, value, event_time in outputs:
             raw = key.encode()
             partition = partition_of(raw, TOPICS[topic].partitions)
-            send(topic, partition, raw, encode(topic, value), record_time_ms(event_time), epoch.done)
+            send(topic, partition, raw, encode(topic, value), record_time_ms(event_time), done)
 
     def _inputs(self, run: Run) -> Sequence[Input]:
         if run.begin > self.next_offset:

@@ -35,6 +35,8 @@ log = logging.getLogger("headrace.transport")
 ACK_POLL_S = 0.001
 DELIVERY_POLL_S = 0.005
 IDLE_POLL_S = 0.05
+CUTTING_SHARE = 0.1
+"""Of the event loop's time: the most that goes into cuts, which grow with the keys that changed."""
 GROUP_OFFSETS_EVERY_S = 1.0
 GROUP_OFFSETS_LIMIT_S = 5.0
 STOP_LIMIT_S = 10.0
@@ -95,6 +97,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._seeks = 0
         self._sought_generation: int | None = None
         self._stop_by: float | None = None
+        self._next_commit_s = 0.0
         self._group_offsets: dict[TP, int] = {}
         self._group_offsets_at = 0.0
         self._delivery_poll: asyncio.Task[None] | None = None
@@ -240,39 +243,55 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     # ---- committing
 
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Called by a timer: less often where cuts are large, so that they never take much of the loop's time."""
+        is_last = self.should_stop or not start_new_transaction
+        if not is_last and asyncio.get_running_loop().time() < self._next_commit_s:
+            return False
+        committed: bool = await super().commit(topics, start_new_transaction)
+        return committed
+
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Cut every partition, wait for the outputs up to the cuts, commit each in its transaction."""
+        """Cut every partition, wait for the outputs up to the cut, commit it in its transaction.
+
+        One partition after another: transactions at once keep broker and client busy together, and the outputs that
+        are made meanwhile wait for both.
+        """
+        loop = asyncio.get_running_loop()
         async with self._committing:
             self._acked.clear()
             self._acked_index.clear()
             self._n_acked = 0
-            try:
-                cuts = [
-                    (owner, cut) for owner in self.worker.owned.values() if (cut := owner.cut()) is not None
-                ]
-                if not await self._acknowledged(cuts):
-                    return False
-                outcomes = await asyncio.gather(
-                    *[asyncio.to_thread(owner.commit, cut) for owner, cut in cuts]
-                )
-            except Exception as error:
-                self.worker.fatal("commit failed", error)
-            self._settle(cuts, outcomes)
+            began_s, cutting_s, committed = loop.time(), 0.0, False
+            for owner in list(self.worker.owned.values()):
+                try:
+                    cutting_s -= loop.time()
+                    cut = owner.cut()
+                    cutting_s += loop.time()
+                    if cut is None:
+                        continue
+                    if not await self._acknowledged(owner, cut):
+                        return False
+                    outcome = await asyncio.to_thread(owner.commit, cut)
+                except Exception as error:
+                    self.worker.fatal("commit failed", error)
+                self._settle(owner, cut, outcome)
+                committed = True
+            self._next_commit_s = began_s + cutting_s / CUTTING_SHARE
             await self._write_group_offsets()
-            return bool(cuts)
+            return committed
 
-    async def _acknowledged(self, cuts: list[tuple[Ownership, Cut]]) -> bool:
-        """Wait for the outputs up to the cuts. False where the worker has to stop without them.
+    async def _acknowledged(self, owner: Ownership, cut: Cut) -> bool:
+        """Wait for the outputs up to the cut. False where the worker has to stop without them.
 
         The broker may be away for as long as it likes; who starts next does again what was not committed.
         """
-        for owner, cut in cuts:
-            while not Ownership.acknowledged(cut):
-                if self._is_out_of_time():
-                    log.warning("%s: outputs not acknowledged; stopped without a last commit", owner.where)
-                    return False
-                self.worker.port.poll()
-                await asyncio.sleep(ACK_POLL_S)
+        while not Ownership.acknowledged(cut):
+            if self._is_out_of_time():
+                log.warning("%s: outputs not acknowledged; stopped without a last commit", owner.where)
+                return False
+            self.worker.port.poll()
+            await asyncio.sleep(ACK_POLL_S)
         return True
 
     def _is_out_of_time(self) -> bool:
@@ -283,13 +302,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._stop_by = now + STOP_LIMIT_S
         return now > self._stop_by
 
-    def _settle(self, cuts: list[tuple[Ownership, Cut]], outcomes: list[Outcome]) -> None:
-        for (owner, cut), outcome in zip(cuts, outcomes, strict=True):
-            owner.settle(cut, outcome)
-            if outcome is Outcome.COMMITTED:
-                self._group_offsets[TP(self.worker.source, owner.where.partition)] = cut.next_offset
-            else:
-                log.warning("transaction of %s aborted; its changes go with the next", owner.where)
+    def _settle(self, owner: Ownership, cut: Cut, outcome: Outcome) -> None:
+        owner.settle(cut, outcome)
+        if outcome is Outcome.COMMITTED:
+            self._group_offsets[TP(self.worker.source, owner.where.partition)] = cut.next_offset
+        else:
+            log.warning("transaction of %s aborted; its changes go with the next", owner.where)
 
     async def _write_group_offsets(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.records import NEVER
 from schemas.states import OpenBar, SymbolState
-from streams.bars.fold import step
+from streams.bars.fold import step, step_all
 from streams.bars.plan import Plan
 from streams.bars.state import BAR, EVENT, FOREVER, LATE, Outbox, SymbolBars
 from tests.examples import DAY0, MINUTE, SECOND
@@ -27,37 +27,48 @@ def test_the_next_end_is_that_of_the_earliest_open_window() -> None:
     assert bars.next_end == SymbolBars.thaw(frozen(bars, plan), plan).next_end == DAY0 + SECOND
     step(bars, events(), DAY0 + 2 * SECOND, plan, out)
     assert bars.next_end == DAY0 + MINUTE
+    assert [(row["kind"], row["count"]) for row in out.bars] == [(2, 1)]
     step(bars, events(), DAY0 + MINUTE + SECOND, plan, out)
     assert bars.next_end == FOREVER
-    assert [(row["kind"], row["count"]) for row in out.bars] == [(2, 1), (0, 1)]
+    assert [(row["kind"], row["count"]) for row in out.bars] == [(0, 1)]
 
 
-def test_results_of_many_calls_add_up_until_they_are_cleared() -> None:
+def test_the_symbols_of_a_call_are_folded_one_after_another() -> None:
     plan = Plan.of(["tick:1", "time:1s"], 0, 1)
-    out = Outbox()
-    for symbol in range(3):
+    out, symbols, rows = Outbox(), [], []
+    for symbol in range(4):
         bars = SymbolBars.thaw(SymbolState(), plan)
-        stream = bars.stream("s/")
-        early, late = (DAY0, 1.0, 1.0, NEVER, 8, stream, 0), (DAY0 - 1, 1.0, 1.0, NEVER, 9, stream, 0)
-        step(bars, events(early, late), NEVER, plan, out)
-        assert (len(out.bars), len(out.late)) == (symbol + 1, symbol + 1)
+        symbols.append(bars)
+        if symbol != 2:  # one without events
+            stream = bars.stream("s/")
+            rows += [
+                (DAY0, 1.0 + symbol, 1.0, NEVER, 8, stream, 0),
+                (DAY0 - 1, 1.0, 1.0, NEVER, 9, stream, 0),
+            ]
+    begins = np.array([0, 2, 4, 4, 6])
+    step_all(symbols, begins, events(*rows), NEVER, plan, out)
     assert (out.bars.dtype, out.late.dtype) == (BAR, LATE)
+    assert out.late_symbols.tolist() == out.bar_symbols.tolist() == [0, 1, 3]
     assert out.late["event"].tolist() == [1, 1, 1]
     assert out.late["kinds"].tolist() == [0b11] * 3
-    assert out.bars["first_number"].tolist() == [8, 8, 8]
-    out.clear()
-    assert (len(out.bars), len(out.late)) == (0, 0)
+    assert out.bars["open"].tolist() == [1.0, 2.0, 4.0]
+    assert [bars.next_end for bars in symbols] == [DAY0 + SECOND, DAY0 + SECOND, FOREVER, DAY0 + SECOND]
+    step_all(symbols, np.zeros(5, np.int64), events(), DAY0 + SECOND, plan, out)
+    assert out.bar_symbols.tolist() == [0, 1, 3]
+    assert (out.bars["kind"].tolist(), len(out.late)) == ([1, 1, 1], 0)
 
 
 def test_prefixes_stay_few_and_open_bars_keep_their_names() -> None:
     plan = Plan.of(["time:1d", "time:1s", "tick:10000"], 0, 1)
     bars, out = SymbolBars.thaw(SymbolState(), plan), Outbox()
+    seconds = []
     for session in range(1000):
         stream = bars.stream(f"feed/{session}/")
         assert bars.stream(f"feed/{session}/") == stream
         assert bars.prefixes[stream] == f"feed/{session}/"
         time = DAY0 + session * SECOND
         step(bars, events((time, 1.0, 1.0, NEVER, session, stream, 0)), NEVER, plan, out)
+        seconds += [(row["first_number"], row["last_number"]) for row in out.bars]
         assert len(bars.prefixes) <= 66
     named = {bar.kind: (bar.first_tick, bar.last_tick) for bar in frozen(bars, plan).open_bars}
     assert named == {
@@ -65,7 +76,6 @@ def test_prefixes_stay_few_and_open_bars_keep_their_names() -> None:
         "tick:10000": ("feed/0/0", "feed/999/999"),
         "time:1s": ("feed/999/999", "feed/999/999"),
     }
-    seconds = [(bars_of["first_number"], bars_of["last_number"]) for bars_of in out.bars]
     assert seconds == [(n, n) for n in range(999)]
 
 
