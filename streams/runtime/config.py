@@ -22,7 +22,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     instance: str | None = None
     """Static membership: a worker that comes back under the same name gets its partitions without a rebalance."""
     commit_interval_ms: int = 250
-    """Time between the cuts that become transactions; longer where cuts would take over a tenth of it."""
+    """Least time between commits; see `streams.runtime.pace`."""
     fetch_max_wait_ms: int = 5
     """Of market.ticks: how long (ms) the broker gathers ticks before it answers; see `fetch_wait`."""
     fetch_min_bytes: int = 100_000

@@ -58,6 +58,8 @@ class KafkaPort:
         self._outputs = ck.Producer(settings)
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self._names: dict[str, str] = {}
+        self.sent = 0
+        """Outputs since the start."""
         self._done: OnDelivery | None = None
         self._delivered: Callable[[ck.KafkaError | None, ck.Message], None] | None = None
 
@@ -72,6 +74,7 @@ class KafkaPort:
             name = self._names[topic] = physical(self._namespace, topic)
         if done is not self._done:  # the outputs of a run share theirs
             self._done, self._delivered = done, _report(done)
+        self.sent += 1
         _queue(
             self._outputs,
             name,
@@ -91,7 +94,12 @@ class KafkaPort:
             self._outputs.poll(0)
         except ck.KafkaException as error:
             raise DeliveryFailed(error.args[0].str()) from error
-        return len(self._outputs) == 0
+        return not self.is_pending
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an output is on its way."""
+        return len(self._outputs) > 0
 
     # ---- state and position
 

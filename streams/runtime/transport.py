@@ -7,7 +7,8 @@ wrong for runs (each with its place in faust-streaming 0.15.3 and aiokafka 0.14)
 * draining: no task pair per message (`Consumer._drain_messages`; transport/consumer.py)
 * acknowledging: Faust's ledger of acked offsets is kept empty; the position lives in `Ownership`
 * seeking: to the position that was committed with the state, not to the group's offset (`Consumer.perform_seek`)
-* committing: one transaction per partition (`Consumer.force_commit`); the group's offsets follow for lag monitors
+* committing: one transaction per partition (`Consumer.force_commit`), behind bursts of outputs (`pace`); the group's
+  offsets follow for lag monitors
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from schemas.topics import TOPICS
 from streams.errors import DeliveryFailed
 from streams.runtime import batches
 from streams.runtime.ownership import Cut, Outcome, Ownership
+from streams.runtime.pace import SETTLE_S, Pace
 from streams.runtime.runs import Run
 from streams.runtime.worker_state import TAKE_OVER_LIMIT_S, WorkerState
 
@@ -35,8 +37,6 @@ log = logging.getLogger("headrace.transport")
 ACK_POLL_S = 0.001
 DELIVERY_POLL_S = 0.005
 IDLE_POLL_S = 0.05
-CUTTING_SHARE = 0.1
-"""Of the event loop's time: the most that goes into cuts, which grow with the keys that changed."""
 GROUP_OFFSETS_EVERY_S = 1.0
 GROUP_OFFSETS_LIMIT_S = 5.0
 STOP_LIMIT_S = 10.0
@@ -97,7 +97,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._seeks = 0
         self._sought_generation: int | None = None
         self._stop_by: float | None = None
-        self._next_commit_s = 0.0
+        self._pace = Pace(self.worker.config.commit_interval_ms / 1e3)
         self._group_offsets: dict[TP, int] = {}
         self._group_offsets_at = 0.0
         self._delivery_poll: asyncio.Task[None] | None = None
@@ -244,12 +244,23 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # ---- committing
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Called by a timer: less often where cuts are large, so that they never take much of the loop's time."""
-        is_last = self.should_stop or not start_new_transaction
-        if not is_last and asyncio.get_running_loop().time() < self._next_commit_s:
+        """Called by a timer, and at the end; see `streams.runtime.pace`."""
+        if start_new_transaction and not self.should_stop and not await self._is_time():
             return False
         committed: bool = await super().commit(topics, start_new_transaction)
         return committed
+
+    async def _is_time(self) -> bool:
+        """Wait for the moment at which a commit that is due may begin; False where none is due."""
+        worker, now_s = self.worker, asyncio.get_running_loop().time
+        if not self._pace.is_due(now_s(), worker.port.sent, worker.applied):
+            return False
+        while not self.should_stop:
+            await asyncio.sleep(SETTLE_S)
+            port = worker.port
+            if self._pace.may_begin(now_s(), port.sent, worker.applied, port.is_pending):
+                break
+        return True
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Cut every partition, wait for the outputs up to the cut, commit it in its transaction.
@@ -277,7 +288,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     self.worker.fatal("commit failed", error)
                 self._settle(owner, cut, outcome)
                 committed = True
-            self._next_commit_s = began_s + cutting_s / CUTTING_SHARE
+            self._pace.committed(began_s, cutting_s)
             await self._write_group_offsets()
             return committed
 

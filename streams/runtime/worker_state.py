@@ -34,6 +34,8 @@ class WorkerState:
         self.source = config.source_topic(agent.source)
         self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
         self.owned: dict[int, Ownership] = {}
+        self.applied = 0
+        """Runs since the start."""
         self.is_ready = False
         self._rebalance_began_s: float | None = None
         self._codec = codec
@@ -51,6 +53,7 @@ class WorkerState:
             return
         try:
             owner.apply(run)
+            self.applied += 1
         except Exception as error:
             self.fatal(f"{self.agent.name} failed on {owner.where} from offset {owner.next_offset}", error)
 
