@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     def endpoints(self) -> Endpoints:
         """Where the services answer. Raises `StackDown` where they are not all known."""
         known = self.external()
+        if known.kafka and known.registry and known.database:
+            return Endpoints(kafka=known.kafka, registry=known.registry, database=known.database)
         found = stack.endpoints(self.stack)
         if found is not None:
             return Endpoints(
@@ -110,8 +112,6 @@ class Settings(BaseSettings):
                 registry=known.registry or found.registry,
                 database=known.database or found.database,
             )
-        if known.kafka and known.registry and known.database:
-            return Endpoints(kafka=known.kafka, registry=known.registry, database=known.database)
         raise StackDown(
             "the local stack is not up: run `headrace up`, or set kafka.bootstrap, registry.url and database.url"
         )

@@ -47,7 +47,6 @@ def worker(
 
         headrace worker symbols --instance symbols-1
     """
-    from headrace import replay
     from streams import topology
     from streams.runtime.app import run_worker
 
@@ -60,6 +59,8 @@ def worker(
     if replay_of is None:
         topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
     else:
+        from headrace import replay
+
         source = "" if replay_of == LIVE else replay_of
         planned = replay.find(found.kafka, source, codec, loaded.namespace)
         config = msgspec.structs.replace(

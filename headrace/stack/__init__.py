@@ -1,4 +1,13 @@
-"""The local stack: Kafka, a schema registry and PostgreSQL with TimescaleDB as child processes, no Docker."""
+"""The local stack: Kafka, a schema registry and PostgreSQL with TimescaleDB as child processes, no Docker.
+
+What starts and stops services is loaded when it is first used: every process knows the addresses of its services, and
+hardly any keeps services.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from headrace.stack.errors import (
     DiskFull,
@@ -10,8 +19,10 @@ from headrace.stack.errors import (
     StartFailed,
     Unreachable,
 )
-from headrace.stack.local import ServiceStatus, down, endpoints, status, up, without_password
 from headrace.stack.settings import Endpoints, ExternalServices, StackSettings
+
+if TYPE_CHECKING:
+    from headrace.stack.local import ServiceStatus, down, endpoints, status, up, without_password
 
 __all__ = [
     "DiskFull",
@@ -32,3 +43,9 @@ __all__ = [
     "up",
     "without_password",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("headrace.stack.local"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

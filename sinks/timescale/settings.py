@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import make_url
 
 
 class SinkSettings(BaseModel):
@@ -27,9 +26,13 @@ class SinkSettings(BaseModel):
 
 def sqlalchemy_url(database_url: str) -> str:
     """``database_url`` (``postgresql://…``, any driver) for SQLAlchemy over psycopg 3."""
+    from sqlalchemy import make_url  # who reads the settings alone need not wait for it
+
     return make_url(database_url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 def libpq_url(database_url: str) -> str:
     """``database_url`` (``postgresql://…``, any driver) as psycopg itself takes it."""
+    from sqlalchemy import make_url
+
     return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)

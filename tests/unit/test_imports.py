@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +118,35 @@ def test_a_breach_is_seen(path: str, source: str, fault: str) -> None:
 def test_every_package_is_looked_at() -> None:
     assert {path.split("/")[0] for path in MODULES} == set(MAY_IMPORT)
     assert set(sys.stdlib_module_names) >= PURE_STDLIB
+
+
+HEAVY = {
+    "alembic",
+    "exchange_calendars",
+    "faust",
+    "matplotlib",
+    "numba",
+    "pandas",
+    "psycopg",
+    "pyarrow",
+    "sqlalchemy",
+}
+"""A second and more to import, all together: whoever needs one imports it when it is used."""
+
+
+@pytest.mark.parametrize(
+    ("module", "needs"),
+    [
+        ("headrace.cli", set()),
+        ("streams.runtime.app", {"faust"}),
+        ("streams.topology", set()),
+        ("sinks.timescale.sink", {"alembic", "psycopg", "sqlalchemy"}),
+    ],
+)
+def test_a_process_waits_for_nothing_that_it_does_not_use(module: str, needs: set[str]) -> None:
+    """Every command, worker and replay is a process of its own: each pays for what it imports."""
+    script = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert HEAVY & set(done.stdout.split()) == needs
