@@ -47,6 +47,7 @@ class Positions:
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,  # the first reading ends with answers that have waited in vain
                 "fetch.queue.backoff.ms": 5,
             }
         )

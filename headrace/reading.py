@@ -43,7 +43,7 @@ class Reading:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": 5,  # a partition's end is told by an answer that waited in vain
                 "fetch.queue.backoff.ms": 5,
             }
         )

@@ -12,23 +12,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
 
 from connectors.messages import Message
 from connectors.simulator import SimulatorSettings
 from headrace import compare, topics
 from headrace.compare import Results
 from headrace.fleet import Fleet, headrace_argv
+from headrace.lags import sink_lag
 from headrace.pipeline import PipelineSettings
+from headrace.positions import Positions
 from headrace.stack import Endpoints
-from schemas.codec import Codec, decode_body
+from schemas.codec import Codec
 from schemas.records import Command, DeadLetter, Record
-from schemas.states import POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from streams import topology
 from streams.agent import DEAD_LETTERS, Output
 from streams.runtime import registry
 from streams.runtime.inline import Inline
-from streams.runtime.kafka import KafkaPort, output_settings
+from streams.runtime.kafka import output_settings
 
 AGENTS = ("symbols", "universes", "portfolios")
 """Those that every pipeline needs; one with quotes needs `quotes` too."""
@@ -77,7 +79,7 @@ class Kill(NamedTuple):
 
 @dataclass
 class KafkaRun:
-    """One run of the pipeline over Kafka under a namespace of its own; a context manager that stops everything."""
+    """One run of the pipeline over Kafka under a namespace of its own; a context manager that ends everything."""
 
     stack: Endpoints
     namespace: str
@@ -88,7 +90,8 @@ class KafkaRun:
     with_sink: bool = True
     fleet: Fleet = field(init=False, default=None)  # type: ignore[assignment]
     codec: Codec = field(init=False)
-    port: KafkaPort = field(init=False)
+    positions: dict[str, Positions] = field(default_factory=dict)
+    """The changelogs that are followed, by agent."""
     reader: ck.Consumer = field(init=False)
     kills: list[Kill] = field(default_factory=list)
     simulator: SimulatorSettings | None = None
@@ -102,15 +105,16 @@ class KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.agents = tuple(agent.name for agent in topology.needed(self.settings.record()))
         self.codec = registry.codec(self.stack.registry, self.namespace)
-        self.port = KafkaPort(self.stack.kafka, self.namespace)
         self.reader = ck.Consumer({"bootstrap.servers": self.stack.kafka, "group.id": "headrace-test-ends"})
         topics.create(self.stack.kafka, self.namespace, self.settings.record(), self.codec)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.fleet is not None:
-            self.fleet.stop()
+        for name in () if self.fleet is None else self.fleet.names():
+            self.fleet.kill(name)  # what a test waits for is committed, and a stop takes seconds
         self.reader.close()
+        for followed in self.positions.values():
+            followed.close()
 
     def environment(self) -> dict[str, str]:
         """What the child processes see: this run's services, namespace and settings."""
@@ -172,12 +176,9 @@ class KafkaRun:
 
     def position(self, agent: str) -> list[int]:
         """Committed position of every partition of an agent's source, from its changelog."""
-        positions = []
-        for partition in range(TOPICS[topology.agent(agent).source].partitions):
-            body = self.port.restore(agent, partition).get(POSITION_KEY)
-            state = None if body is None else decode_body(f"{agent}.changelog", body[compare.FRAME_BYTES :])
-            positions.append(state.next_offset if isinstance(state, SourcePosition) else 0)
-        return positions
+        if agent not in self.positions:
+            self.positions[agent] = Positions(self.stack.kafka, self.namespace, agent)
+        return list(self.positions[agent].read().offsets)
 
     def settle(self) -> None:
         """Wait until every agent has committed the end of its source, upstream first, and the sink has it all."""
@@ -186,25 +187,17 @@ class KafkaRun:
             source = topology.agent(name).source
             while (at := self.position(name)) != (end := self.end(source)):
                 assert time.monotonic() < deadline, f"{name} stands at {at} of {end}; logs in {self.folder}"
-                time.sleep(0.3)
-        while self.with_sink and (lag := self._sink_lag()):
+                time.sleep(0.1)
+        admin = AdminClient({"bootstrap.servers": self.stack.kafka})
+        while self.with_sink and (lag := sink_lag(admin, self.stack.database, self.namespace)):
             assert time.monotonic() < deadline, f"the sink lags by {lag}; logs in {self.folder}"
-            time.sleep(0.3)
-
-    def _sink_lag(self) -> int:
-        from sinks.timescale.settings import SinkSettings
-        from sinks.timescale.sink import TimescaleSink
-
-        return TimescaleSink(
-            SinkSettings(), self.stack.kafka, self.stack.database, self.namespace, self.codec.decode
-        ).lag()
+            time.sleep(0.1)
 
     def wait_for_ingest(self, name: str = "ingest") -> None:
-        """Wait until the connector has ended by itself."""
-        deadline = time.monotonic() + DEADLINE_S
-        while self.fleet.pid(name) is not None:
-            assert time.monotonic() < deadline, f"the connector does not end; logs in {self.folder}"
-            time.sleep(0.1)
+        """Wait until the connector has ended by itself; one that was killed is not at its end."""
+        status = self.fleet.wait(name, DEADLINE_S)
+        self.fleet.check()
+        assert status == 0, f"the connector does not end; logs in {self.folder}"
 
     def results(self) -> Results:
         """What stands in the result topics."""

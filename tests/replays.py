@@ -34,7 +34,7 @@ def session(
     with run:
         run.start(ingest)
         for number, (share, state) in enumerate(COMMANDS):
-            while sum(run.end("market.ticks")) < share * ticks and run.fleet.pid("ingest") is not None:
+            while sum(run.end("market.ticks")) < share * ticks and run.fleet.status("ingest") is None:
                 time.sleep(0.05)
             command = Command(portfolio="alpha", id=f"c{number}", state=state, issued_at=0)
             run.send("portfolio.events", "alpha", command)
