@@ -26,7 +26,7 @@ QUIET = ("aiokafka", "faust", "mode", "kafka")
 
 
 class RunTopic(faust.topics.Topic):  # type: ignore[misc]
-    """A topic whose messages are runs: nothing is decoded before the agent has the whole of one."""
+    """A topic whose messages hold runs: nothing is decoded before the agent has the whole of one."""
 
     def _compile_decode(self) -> None:
         async def decode(message: Any, *, propagate: bool = False) -> Any:
@@ -103,8 +103,9 @@ class AgentApp(faust.App):  # type: ignore[misc]
     async def _run(self, stream: Any) -> None:
         apply = self.worker_state.apply
         async for event in stream.events():
-            run: Run = event.value
-            apply(event.message.partition, run)
+            runs: list[tuple[int, Run]] = event.value
+            for partition, run in runs:
+                apply(partition, run)
 
     async def _start_deadline(self) -> None:
         """A worker that hangs at start (Faust's recovery may, faust-streaming#432) ends instead of looking alive."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.columns import Packed
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.runs import Run
-from streams.runtime.transport import by_event_time
+from streams.runtime.transport import by_event_time, together
 
 
 def run_of(begin: int, *times_ms: int) -> Run:
@@ -51,3 +53,19 @@ def test_ticks_are_paced_and_inner_topics_answered_at_once() -> None:
     wait_ms, min_bytes = config.fetch_wait("universe.bars")
     assert min_bytes == 1, "the broker answers with the first record"
     assert wait_ms >= 50, "and an idle worker asks seldom"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=12))
+def test_short_runs_go_together_and_none_is_lost_or_overtaken(sizes: list[tuple[int, int]]) -> None:
+    most = 10
+    runs = [
+        (TP("t", partition), run_of(100 * place, *range(1, size + 1)))
+        for place, (partition, size) in enumerate(sizes)
+    ]
+    messages = list(together(iter(runs), most))
+    assert [run for _, message in messages for run in message] == [(tp.partition, run) for tp, run in runs]
+    for tp, message in messages:
+        assert message[0][0] == tp.partition
+        assert len(message) == 1 or sum(len(run) for _, run in message) <= most
+    for (_, message), (_, following) in itertools.pairwise(messages):
+        assert sum(len(run) for _, run in message) + len(following[0][1]) > most
