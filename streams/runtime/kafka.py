@@ -23,16 +23,23 @@ _FENCED = {
     ck.KafkaError.INVALID_PRODUCER_ID_MAPPING,
 }
 
+ONE_IN_FLIGHT = {"max.in.flight.requests.per.connection": 1}
+"""Until it has a producer's first records, a partition takes any as the first (before Kafka 4.5, KAFKA-15591): where it
+becomes its broker's between two requests that are on their way, as when it is new or moves, the one is refused and the
+one behind it written. librdkafka takes that for a receipt of both: what was refused is lost, and reported as delivered.
+"""
+
 
 def output_settings(bootstrap: str, linger_ms: float = 1) -> dict[str, Any]:
     """librdkafka settings of a producer that never loses, reorders or misplaces a record.
 
     ``message.timeout.ms=0``: with a limit, a record may expire in the queue during a pause, unseen. Without
     ``enable.gapless.guarantee``, what follows a record that the broker refuses for good would be written all the same,
-    and the record itself, computed again by the next owner, behind it.
+    and the record itself, computed again by the next owner, behind it. `ONE_IN_FLIGHT`: else the first may be lost.
     """
     return {
         "bootstrap.servers": bootstrap,
+        **ONE_IN_FLIGHT,
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
         "log_level": 3,  # it would warn at each start that this is experimental
@@ -54,8 +61,11 @@ class KafkaPort:
         self._bootstrap = bootstrap
         self._namespace = namespace
         self._buffer_kb = buffer_kb
-        settings = {**output_settings(bootstrap), "queue.buffering.max.kbytes": buffer_kb}
+        # Requests to several partitions may be on their way at once: `send` sees to it that none is lost.
+        flying = {"max.in.flight.requests.per.connection": 5}
+        settings = {**output_settings(bootstrap), **flying, "queue.buffering.max.kbytes": buffer_kb}
         self._outputs = ck.Producer(settings)
+        self._begun: set[tuple[str, int]] = set()
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self._names: dict[str, str] = {}
         self.sent = 0
@@ -68,7 +78,10 @@ class KafkaPort:
     def send(
         self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, done: OnDelivery
     ) -> None:
-        """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure."""
+        """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure.
+
+        Waits for the first of each partition until it has arrived: nothing may follow it before (`ONE_IN_FLIGHT`).
+        """
         name = self._names.get(topic)
         if name is None:
             name = self._names[topic] = physical(self._namespace, topic)
@@ -84,6 +97,10 @@ class KafkaPort:
             timestamp=timestamp_ms,
             on_delivery=self._delivered,
         )
+        if (topic, partition) not in self._begun:
+            self._begun.add((topic, partition))
+            while len(self._outputs):
+                self._outputs.poll(0.05)
 
     def poll(self) -> bool:
         """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way.
@@ -109,6 +126,7 @@ class KafkaPort:
             {
                 "bootstrap.servers": self._bootstrap,
                 "transactional.id": f"{self._namespace or 'live'}.headrace-{agent}-{partition}",
+                **ONE_IN_FLIGHT,
                 "transaction.timeout.ms": 10_000,
                 "delivery.timeout.ms": 8_000,
                 "linger.ms": 5,

@@ -260,6 +260,7 @@ def test_what_kafka_refuses_ends_the_run_before_it_counts(bootstrap: str) -> Non
 
 
 def test_what_is_missing_is_named(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_KNOWN_WITHIN_S", 0.3)
     with pytest.raises(TopicMissing, match=r"headrace topics create"):
         Sender(bootstrap, "nowhere", encode_body)
     monkeypatch.setattr(sending, "START_TIMEOUT_S", 0.5)
