@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from headrace import stack
@@ -28,7 +29,7 @@ def compile_kernels() -> None:
 
 def main() -> int:
     """Bring a stack up (unless HEADRACE_TEST_ENDPOINTS names one), run pytest over it, take it down."""
-    compile_kernels()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
     pytest = [
         sys.executable,
         "-m",
@@ -40,12 +41,16 @@ def main() -> int:
         "--no-loadscope-reorder",
     ]
     if os.environ.get("HEADRACE_TEST_ENDPOINTS"):
+        compile_kernels()
         return subprocess.call([*pytest, *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="headrace-tests-") as folder:
         settings = StackSettings(data_dir=Path(folder))
         endpoints = Path(folder) / "test-endpoints.json"
         try:
-            endpoints.write_text(stack.up(settings).model_dump_json())
+            with ThreadPoolExecutor(1) as pool:
+                found = pool.submit(stack.up, settings)
+                compile_kernels()
+            endpoints.write_text(found.result().model_dump_json())
             environment = {**os.environ, "HEADRACE_TEST_ENDPOINTS": str(endpoints)}
             return subprocess.call([*pytest, *sys.argv[1:]], env=environment)
         finally:

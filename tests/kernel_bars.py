@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,16 +81,6 @@ def both(
     return results
 
 
-def exact(value: Any) -> Any:
-    """Records with every double as its bytes: equal only where all bits are."""
-    return _bytes(msgspec.to_builtins(value))
-
-
-def _bytes(value: Any) -> Any:
-    if isinstance(value, float):
-        return struct.pack("d", value)
-    if isinstance(value, dict):
-        return {name: _bytes(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_bytes(item) for item in value]
-    return value
+def exact(value: Any) -> bytes:
+    """Records as bytes, every double by all its bits: equal only where nothing differs."""
+    return msgspec.msgpack.encode(value)

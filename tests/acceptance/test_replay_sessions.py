@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.diff import EQUAL
 from headrace.stack import Endpoints
 from tests import pipeline, replays
 from tests.integration.test_end_to_end import real_settings
 from tests.pipeline import KafkaRun
-from tests.replays import headrace
+from tests.replays import assert_equal, headrace
 
 TICKS = 1_042_557
 BEGIN = datetime(2013, 10, 7, 8, tzinfo=UTC)
@@ -40,16 +39,12 @@ def live(stack: Endpoints, trades: Path, tmp_path_factory: pytest.TempPathFactor
         yield from replays.session(run, ["files", str(trades)], TICKS, odd)
 
 
-def equal(live: KafkaRun, name: str) -> None:
-    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
-
-
 def test_once_more(live: KafkaRun, figures: dict[str, Any]) -> None:
     name = f"{live.namespace}-plain"
     began_s = time.monotonic()
     headrace(live, "replay", "--into", name, "--no-sink")
     took_s = time.monotonic() - began_s
-    equal(live, name)
+    assert_equal(live, name)
     figures["replay of both sessions"] = (
         f"{took_s:.1f} s with the start of the agents: {TICKS / took_s:,.0f} ticks/s, "
         f"{HOURS * 3600 / took_s:,.0f} times as fast as they were"
@@ -62,7 +57,7 @@ def test_in_two_processes_with_other_runs_killed_at_three_places(live: KafkaRun)
     for bars in (1_000, 30_000, 60_000):
         replays.kill_at_work(live, name, arguments, run_records=977, bars=bars)
     headrace(live, *arguments, run_records=977)
-    equal(live, name)
+    assert_equal(live, name)
 
 
 def test_the_second_session_from_a_checkpoint_between_them(live: KafkaRun, figures: dict[str, Any]) -> None:
@@ -72,4 +67,4 @@ def test_the_second_session_from_a_checkpoint_between_them(live: KafkaRun, figur
     told = headrace(live, "replay", "--from", NIGHT.isoformat(), "--into", name, "--no-sink")
     figures["replay of the second session, from a checkpoint"] = f"{time.monotonic() - began_s:.1f} s"
     assert "from checkpoint" in told
-    equal(live, name)
+    assert_equal(live, name)

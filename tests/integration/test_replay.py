@@ -13,7 +13,9 @@ import pytest
 
 from connectors.simulator import SimulatorSettings
 from headrace import compare, replay
-from headrace.cli.diff import DIFFERENT, EQUAL
+from headrace.cli.diff import DIFFERENT
+from headrace.compare import Results
+from headrace.fleet import headrace_argv
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.codec import decode_body
@@ -21,7 +23,7 @@ from schemas.records import Replay
 from tests import database, replays
 from tests.conftest import REPO
 from tests.pipeline import KafkaRun
-from tests.replays import COMMANDS, at, headrace
+from tests.replays import COMMANDS, asked, assert_equal, at, headrace
 
 SIMULATED = SimulatorSettings(minutes=150, ticks_per_minute=18.0, seed=5)
 HALFWAY = SIMULATED.start_us + 75 * 60_000_000
@@ -65,15 +67,21 @@ def of(live: KafkaRun, name: str) -> str:
     return f"{live.namespace}-{name}"
 
 
-def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun) -> None:
+@pytest.fixture(scope="module")
+def was(live: KafkaRun) -> Results:
+    """The results of the session."""
+    return compare.read(live.stack.kafka, live.namespace)
+
+
+def test_killed_and_continued_in_other_processes_it_is_equal(live: KafkaRun, was: Results) -> None:
     name = of(live, "again")
     arguments = ("replay", "--into", name, "--processes", "2", "--no-sink")
     replays.kill_at_work(live, name, arguments, run_records=137)
     assert not find(live, name).finished
 
     headrace(live, *arguments, run_records=137)
-    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
-    again, was = (compare.read(live.stack.kafka, namespace) for namespace in (name, live.namespace))
+    assert_equal(live, name)
+    again = compare.read(live.stack.kafka, name)
     assert again.sequences.keys() == was.sequences.keys()
     assert len(was.sequences["risk.alerts", "alpha"]) >= len(COMMANDS)
     assert was.count("market.ticks.late") == len(was.dead_letters) == len(COMMANDS)
@@ -98,30 +106,32 @@ def the_order_is_as_the_documentation_says(live: KafkaRun, name: str) -> None:
     assert "another order, from record" in told
 
 
-def test_from_a_checkpoint_into_the_database(live: KafkaRun) -> None:
+def test_from_a_checkpoint_into_the_database(live: KafkaRun, was: Results) -> None:
     """The checkpoint is of the middle; the replay goes on from it, and equals what came after it."""
     headrace(live, "checkpoint", "--at", at(HALFWAY))
-    listed = headrace(live, "replay", "list")
-    assert "checkpoint" in listed
+    assert "checkpoint" in asked(live, "replay", "list").output
     name = of(live, "later")
     told = headrace(live, "replay", "--from", at(HALFWAY + 60_000_000), "--into", name)
     assert "from checkpoint" in told
-    assert "equal" in headrace(live, "diff", name, live.namespace, expected=EQUAL)
+    assert_equal(live, name)
     held = compare.read(live.stack.kafka, name)
-    whole = compare.read(live.stack.kafka, live.namespace)
-    assert 0 < held.count("market.bars") < whole.count("market.bars")
+    assert 0 < held.count("market.bars") < was.count("market.bars")
     assert held.count("trade.equity") > 0
     assert not database.mismatches(live.stack.database, name, held)
 
-    assert "topics and its rows removed" in headrace(live, "replay", "drop", name)
+    assert "topics and its rows removed" in asked(live, "replay", "drop", name).output
     assert not database.mismatches(live.stack.database, name, compare.Results())
-    assert name not in headrace(live, "replay", "list")
+    listed = asked(live, "replay", "list")
+    assert listed.exit_code == 0
+    assert name not in listed.output
 
 
 def test_a_stretch_with_another_strategy_has_the_same_market_and_other_trades(live: KafkaRun) -> None:
     name = of(live, "what-if")
     headrace(live, "replay", "--to", at(HALFWAY), "--into", name, "--no-sink", "--strategy", "reversion")
-    assert "with other settings" in headrace(live, "diff", name, live.namespace, expected=DIFFERENT)
+    told = asked(live, "diff", name, live.namespace)
+    assert told.exit_code == DIFFERENT
+    assert "with other settings" in " ".join(told.output.split())
     window = replay.covered(live.stack.kafka, live.namespace, find(live, name))
     assert window.through == HALFWAY
     market = ("market.bars", "market.regimes", "market.correlations")
@@ -155,6 +165,16 @@ def strategies(live: KafkaRun, namespace: str, window: compare.Window) -> set[st
 )
 def test_what_cannot_be_is_refused(live: KafkaRun, arguments: tuple[str, ...], said: str) -> None:
     told = [each.format(live=live.namespace) for each in arguments]
-    done = replays.run(live, "replay", *told)
-    assert done.returncode in (1, 2)
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    done = asked(live, "replay", *told)
+    assert done.exit_code in (1, 2)
+    assert said in " ".join(f"{done.output} {done.exception}".replace("│", " ").split())
+
+
+def test_a_refusal_is_one_line(live: KafkaRun) -> None:
+    """As any error of ours that reaches the command."""
+    argv = headrace_argv("replay", "--into", live.namespace)
+    environment = replays.environment(live, run_records=5_000)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {live.namespace} is a namespace already")

@@ -77,6 +77,6 @@ def test_an_idle_worker_stays(environment: dict[str, str], tmp_path: Path) -> No
         while "owns partitions" not in log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        time.sleep(3 * LIMIT_S)
+        time.sleep(2 * LIMIT_S)
         assert worker.poll() is None, log.read_text()
         worker.terminate()
