@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import itertools
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,17 +12,14 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.records import NEVER, Bar, Indicators, RegimeSpec
-from schemas.states import RegimeState, SymbolState
-from streams.bars import plain
-from streams.bars.plan import Plan
+from schemas.records import Indicators, RegimeSpec
+from schemas.states import RegimeState
 from streams.regimes.indicators import update, warm_up
-from tests.examples import bar, tick
+from tests.accuracy.minute_bars import minute_bars
+from tests.examples import bar
 
 Rows = list[tuple[float, float, float]]
 """(high, low, close) of each bar."""
-
-TRADES = Path(os.environ.get("HEADRACE_TRADES", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def ours(rows: Rows, spec: RegimeSpec) -> list[Indicators]:
@@ -103,22 +96,11 @@ def test_equal_to_talib_where_movement_dies_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def real_minutes() -> dict[str, Rows]:
+def real_minutes(trades: Path) -> dict[str, Rows]:
     """One-minute bars by symbol, of the first quarter of a million real trades."""
-    path = TRADES if TRADES.is_file() else TRADES / "us_equity_trades_20131007_08.csv.gz"
-    if not path.is_file():
-        pytest.skip(f"no real trades at {path}: set HEADRACE_TRADES")
-    events: dict[str, list[plain.Event]] = defaultdict(list)
-    with gzip.open(path, "rt") as file:
-        rows = csv.reader(file)
-        assert next(rows)[:3] == ["ts_ms_utc", "symbol", "price_e4"]
-        for time_ms, symbol, price_e4, *_ in itertools.islice(rows, 250_000):
-            events[symbol].append((NEVER, tick(symbol, int(time_ms) * 1000, int(price_e4) / 10_000), ""))
-    plan = Plan.of(("time:1m",), 0, 1)
-    minutes = {}
-    for symbol, run in events.items():
-        _, closed = plain.step(SymbolState(), symbol, run, plan)
-        minutes[symbol] = [(each.high, each.low, each.close) for each in closed if isinstance(each, Bar)]
+    minutes: dict[str, Rows] = defaultdict(list)
+    for (symbol, _), minute in minute_bars(trades, rows=250_000).items():
+        minutes[symbol].append((minute.high, minute.low, minute.close))
     return minutes
 
 
