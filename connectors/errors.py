@@ -6,6 +6,7 @@ ConnectorError
 ├── MatrixError        a correlation matrix that is none
 ├── KafkaUnreachable   the broker does not answer at the start
 ├── TopicMissing       the namespace has no topics yet
+├── TopicDeleted       the topic was deleted and made again meanwhile
 └── DeliveryFailed     Kafka refused a record for good: nothing after it counts as sent
 """
 
@@ -34,6 +35,10 @@ class KafkaUnreachable(ConnectorError):
 
 class TopicMissing(ConnectorError):
     """The topic that the connector writes is not there."""
+
+
+class TopicDeleted(ConnectorError):
+    """The topic that the connector writes is another one by now: what was sent is gone with the old one."""
 
 
 class DeliveryFailed(ConnectorError):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicMissing
+from connectors.errors import DeliveryFailed, KafkaUnreachable, TopicDeleted, TopicMissing
 from connectors.messages import BEGINNING, TICKS, Message, Position
 from schemas.records import DeadLetter, Record, Tick
 from schemas.topics import DEAD_LETTER_BYTES, physical
@@ -138,6 +139,8 @@ class Sender:
         self._physical = {topic: physical(namespace, topic) for topic in topics}
         self._dead_letters = physical(namespace, DEAD_LETTERS)
         servers = {"bootstrap.servers": bootstrap}
+        self._admin = AdminClient(servers, logger=log)
+        self._asked: Future[Any] | None = None
         self._producer = Producer({**servers, **PRODUCER, "error_cb": _log_error, **(config or {})})
         found = {topic: _topic(servers, name) for topic, name in self._physical.items()}
         self._partitions = {topic: partitions for topic, (_, partitions) in found.items()}
@@ -163,7 +166,8 @@ class Sender:
         ``start`` is the position behind which the messages begin. ``report`` is called about once a second
         and at the end. While Kafka is away the run waits for it; only once ``stop`` is set it waits no longer
         than ten seconds, and what is not acknowledged then is sent again by the next run. Raises
-        `DeliveryFailed` where Kafka refuses a record for good.
+        `DeliveryFailed` where Kafka refuses a record for good, `TopicDeleted` where the topic is deleted and made
+        again: what was sent is gone then, and a run that goes on would leave it out.
         """
         stop = stop or threading.Event()
         self._report, self._next_report = report, time.monotonic() + _REPORT_EVERY_S
@@ -244,6 +248,22 @@ class Sender:
             self._next_report = time.monotonic() + _REPORT_EVERY_S
             self._cut()
             self._tell()
+            self._look()
+
+    def _look(self) -> None:
+        """Ask for the topic's id, and see what the last question was answered, without waiting for either."""
+        if self._asked is not None and self._asked.done():
+            with suppress(KafkaException):  # away, or gone: records wait for it as well
+                now = _plain(self._asked.result().topic_id)
+                if now != self.topic_id:
+                    raise TopicDeleted(
+                        f"{self.topic} was deleted and made again while it was sent to: what was sent is gone. Start "
+                        f"again: all is sent from the beginning"
+                    )
+            self._asked = None
+        if self._asked is None:
+            topics = TopicCollection([self.topic])
+            self._asked = self._admin.describe_topics(topics, request_timeout=START_TIMEOUT_S)[self.topic]
 
     def _cut(self) -> None:
         """Begin a new batch: the one before ends at the present position."""
@@ -297,5 +317,9 @@ def _topic(servers: Mapping[str, Any], name: str) -> tuple[str, int]:
                 raise TopicMissing(f"there is no topic {name}: run `headrace topics create` first") from error
             time.sleep(0.1)
         else:
-            topic_id = str(found.topic_id).replace("/", "_").replace("+", "-")  # plain base64
-            return topic_id, len(found.partitions)
+            return _plain(found.topic_id), len(found.partitions)
+
+
+def _plain(topic_id: object) -> str:
+    """A topic's id, which is base64, fit for a file's name."""
+    return str(topic_id).replace("/", "_").replace("+", "-")

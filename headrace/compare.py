@@ -15,7 +15,7 @@ import confluent_kafka as ck
 import msgspec
 
 from headrace.reading import Reading
-from schemas.codec import decode_body, encode_body, identity_of
+from schemas.codec import Codec, decode_body, encode_body, identity_of
 from schemas.records import NEVER, DeadLetter, Record
 from schemas.topics import TOPICS, physical
 from streams.agent import DEAD_LETTERS, Output
@@ -163,13 +163,20 @@ def _fields(topic: str, item: Any) -> dict[str, Any]:
 
 
 def read(
-    bootstrap: str, namespace: str, topics: Iterable[str] = COMPARED, window: Window | None = None
+    bootstrap: str,
+    namespace: str,
+    topics: Iterable[str] = COMPARED,
+    window: Window | None = None,
+    codec: Codec | None = None,
 ) -> Results:
-    """The results of a run from its topics, as they are now."""
+    """The results of a run from its topics, as they are now.
+
+    ``codec`` reads what another build has written, as this one would have; without it all must be of this build.
+    """
     results = Results(window)
     for topic in topics:
         for key, value, timestamp_ms in records(bootstrap, namespace, topic):
-            body = (value or b"")[FRAME_BYTES:]
+            body = (value or b"")[FRAME_BYTES:] if codec is None else codec.body(topic, value or b"")
             record = decode_body(topic, body)
             if isinstance(record, Record):
                 results.add(topic, "" if key is None else key.decode(), record, body, timestamp_ms)

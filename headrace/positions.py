@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import confluent_kafka as ck
 
-from headrace.compare import FRAME_BYTES
-from schemas.codec import decode_body
+from schemas.codec import Codec
 from schemas.records import NEVER
 from schemas.states import PARTITION_KEY, POSITION_KEY, QuotesPartition, SourcePosition, SymbolsPartition
 from schemas.topics import TOPICS, physical
@@ -33,8 +32,9 @@ class Reached(NamedTuple):
 class Positions:
     """Follows the changelog of one agent; what is not committed is not seen."""
 
-    def __init__(self, bootstrap: str, namespace: str, agent: str) -> None:
+    def __init__(self, bootstrap: str, namespace: str, agent: str, codec: Codec) -> None:
         self._topic = f"{agent}.changelog"
+        self._codec = codec
         partitions = range(TOPICS[self._topic].partitions)
         self._offsets = dict.fromkeys(partitions, 0)
         self._clocks = dict.fromkeys(partitions, NEVER)
@@ -71,7 +71,7 @@ class Positions:
             if self._unread and time.monotonic() > deadline_s:
                 raise ChangelogUnread(f"{self._topic} could not be read within {_FIRST_S:g} s")
         for (partition, _), value in latest.items():
-            state = decode_body(self._topic, value[FRAME_BYTES:])
+            state = self._codec.decode(self._topic, value)
             if isinstance(state, SourcePosition):
                 self._offsets[partition] = state.next_offset
             elif isinstance(state, SymbolsPartition | QuotesPartition):

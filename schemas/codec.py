@@ -222,6 +222,18 @@ class Codec:
         except msgspec.ValidationError as error:
             return Unreadable(Reason.UNREADABLE, str(error))
 
+    def body(self, topic: str, value: bytes) -> bytes:
+        """The unframed body of a value as this build would write it, whatever schema it was written with.
+
+        Raises `ValueError` where it cannot be read, `RegistryUnavailable` as `decode` does.
+        """
+        if value[:1] == b"\0" and int.from_bytes(value[1 : _FRAME.size], "big") == self._own.get(topic):
+            return value[_FRAME.size :]
+        record = self.decode(topic, value)
+        if isinstance(record, Unreadable):
+            raise ValueError(f"{topic}: {record.error}")
+        return encode_body(topic, record)
+
     def _writer(self, number: int) -> Schema | Unreadable:
         known = self._writers.get(number)
         if known is None:

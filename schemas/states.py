@@ -267,8 +267,14 @@ class PortfoliosPartition(State, kw_only=True, tag="headrace.PortfoliosPartition
 
 
 class SourcePosition(State, kw_only=True, tag="headrace.SourcePosition"):
-    """Where the owner of a partition goes on; in the same transaction as the states."""
+    """Where the owner of a partition goes on; in the same transaction as the states.
+
+    The ids are the broker's, of the topic that it was read from and of the changelog that it lies in: a topic that was
+    deleted and made again has its name, and is another. Empty: not known (a simulation, a state of 0.1).
+    """
 
     topic: str
     partition: int
     next_offset: int
+    source_id: str = ""
+    changelog_id: str = ""

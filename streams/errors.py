@@ -15,6 +15,7 @@ HeadraceError
         ├── DeliveryFailed     Kafka did not take an output
         ├── Fenced             another process owns the partition now
         ├── InputLost          records that were not processed yet are no longer in the topic
+        ├── TopicDeleted       a topic was deleted, and perhaps made again
         ├── StateUnreadable    the changelog holds what this build cannot read
         ├── StartTimeout       the worker was given no partition before its deadline
         └── Stalled            a partition does not move though records wait for it
@@ -101,6 +102,17 @@ class InputLost(RuntimeFault):
         super().__init__(
             f"{topic}, partition {partition}: offsets {position} to {begin - 1} were not processed and are gone. "
             f"Was the topic's retention changed, or the topic made again? Start again under a new namespace."
+        )
+
+
+class TopicDeleted(RuntimeFault):
+    """Raised where a topic that was worked on is gone, or another has its name."""
+
+    def __init__(self, topic: str, was: str, now: str | None) -> None:
+        happened = "is gone" if now is None else f"was deleted and made again: it is {now} and was {was}"
+        super().__init__(
+            f"{topic} {happened}. Positions, states and results belong to the old one, so nothing of another is taken. "
+            f"Bring all topics back from a backup (`headrace restore`), or start again under a new namespace."
         )
 
 

@@ -56,9 +56,10 @@ def _compared(left: str, right: str, first: int) -> bool:
     a, b = ("" if name == LIVE else name for name in (left, right))
     console = Console()
     window = None
-    planned = replay.known(found.kafka, b, registry.codec(found.registry, b)).get(a)
+    codecs = {name: registry.codec(found.registry, name) for name in (a, b)}
+    planned = replay.known(found.kafka, b, codecs[b]).get(a)
     if planned is not None:
-        window = replay.covered(found.kafka, b, planned)
+        window = replay.covered(found.kafka, b, planned, codecs[b])
         console.print(f"{left} is a replay of {right}: {replay.describe(planned)}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("topic", left, right, "copies", "differences"):
@@ -66,7 +67,7 @@ def _compared(left: str, right: str, first: int) -> bool:
     told: list[compare.Difference] = []
     differing = 0
     for topic in track(compare.COMPARED, "comparing", console=Console(stderr=True), transient=True):
-        sides = [compare.read(found.kafka, name, [topic], window) for name in (a, b)]
+        sides = [compare.read(found.kafka, name, [topic], window, codecs[name]) for name in (a, b)]
         apart = compare.differences(*sides)
         differing += len(apart)
         told += apart[:first]

@@ -201,7 +201,7 @@ def checkpoint(
     while True:
         began_s = time.monotonic()
         there = replays.known(found.kafka, loaded.namespace, codec)
-        clock = micros(at) or replays.clock(found.kafka, loaded.namespace, recorded)
+        clock = micros(at) or replays.clock(found.kafka, loaded.namespace, recorded, codec)
         if clock not in {
             each.data_through for each in there.values() if each.is_checkpoint and each.finished
         }:

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from headrace import compare, moments
 from headrace.positions import Positions
 from headrace.replay.errors import ReplayError
+from schemas.codec import Codec
 from schemas.records import NEVER, Replay, ReplayRange, ReplayStart, Settings
 from schemas.topics import TOPICS, physical
 from streams.topology import needed
@@ -171,7 +172,7 @@ class _Log:
         return {place: high if found[place] < 0 else found[place] for place, high in highs.items()}
 
 
-def clock(bootstrap: str, namespace: str, recorded: Settings) -> int:
+def clock(bootstrap: str, namespace: str, recorded: Settings, codec: Codec) -> int:
     """An event time (µs) through which every agent of a namespace has done its work.
 
     Waits until the agents downstream have done what was written by then: afterwards no command can take hold before
@@ -183,7 +184,7 @@ def clock(bootstrap: str, namespace: str, recorded: Settings) -> int:
     for agent in needed(recorded):
         is_inner = TOPICS[agent.source].role != "source"
         upto = list(log.offsets([agent.source], OffsetSpec.latest()).values()) if is_inner else []
-        with closing(Positions(bootstrap, namespace, agent.name)) as positions:
+        with closing(Positions(bootstrap, namespace, agent.name, codec)) as positions:
             reached = positions.read()
             while any(at < end for at, end in zip(reached.offsets, upto, strict=False)):
                 if time.monotonic() > deadline_s:
@@ -208,7 +209,7 @@ def checkpoint(
     return msgspec.structs.replace(planned, is_checkpoint=True)
 
 
-def covered(bootstrap: str, namespace: str, replay: Replay) -> compare.Window:
+def covered(bootstrap: str, namespace: str, replay: Replay, codec: Codec) -> compare.Window:
     """What a replay of ``namespace`` can be held to.
 
     One that goes to the end covers all, unless the source topics have grown since it was planned. Otherwise it is what
@@ -220,7 +221,7 @@ def covered(bootstrap: str, namespace: str, replay: Replay) -> compare.Window:
     )
     if is_to_the_end:
         return compare.Window(replay.data_from, None)
-    with closing(Positions(bootstrap, replay.name, "symbols")) as positions:
+    with closing(Positions(bootstrap, replay.name, "symbols", codec)) as positions:
         closed = positions.read().clock - replay.settings.lateness_us
     through = closed if replay.data_through is None else min(closed, replay.data_through)
     return compare.Window(replay.data_from, through)

@@ -67,7 +67,7 @@ def run(
     }
     agents = needed(replay.settings)
     with ExitStack() as stack:
-        watch = stack.enter_context(closing(_Watch(found, replay, with_sink)))
+        watch = stack.enter_context(closing(_Watch(found, replay, codec, with_sink)))
         fleet = stack.enter_context(Fleet(folder, environment))
         for agent in agents:
             for number in range(1, processes + 1):
@@ -86,13 +86,13 @@ class _Watch:
     to be counted when the next one is asked.
     """
 
-    def __init__(self, found: Endpoints, replay: Replay, with_sink: bool) -> None:
+    def __init__(self, found: Endpoints, replay: Replay, codec: Codec, with_sink: bool) -> None:
         self._admin = AdminClient({"bootstrap.servers": found.kafka}, logger=log)
         self._database = found.database if with_sink else None
         self._name = replay.name
         self._ranges = {each.topic: each for each in replay.ranges}
         self._agents = [
-            (agent.name, agent.source, Positions(found.kafka, replay.name, agent.name))
+            (agent.name, agent.source, Positions(found.kafka, replay.name, agent.name, codec))
             for agent in needed(replay.settings)
         ]
 

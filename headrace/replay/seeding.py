@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
+from confluent_kafka.admin import AdminClient
 
 from headrace import compare, sending, topics
 from headrace.replay.errors import ReplayError
@@ -16,6 +17,7 @@ from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAler
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from streams.agent import Agent
+from streams.runtime.identity import TopicIds, known_ids
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Outcome
 from streams.topology import needed
@@ -39,8 +41,12 @@ def seed(bootstrap: str, source: str, replay: Replay, codec: Codec) -> None:
     bare = [place for place in places if POSITION_KEY not in port.restore(place[0].name, place[1])]
     if len(bare) == len(places):
         _write_commands(bootstrap, replay, codec, recorded_commands(bootstrap, source, replay, codec))
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     for agent, number in bare:
-        _write_state(bootstrap, port, replay, codec, agent, number)
+        is_source = TOPICS[agent.source].role == "source"
+        read = physical(source if is_source else replay.name, agent.source)
+        ids = known_ids(admin, read, physical(replay.name, f"{agent.name}.changelog"))
+        _write_state(bootstrap, port, replay, codec, agent, number, ids)
 
 
 def _partitions(agent: Agent[Any, Any], replay: Replay) -> range:
@@ -50,7 +56,13 @@ def _partitions(agent: Agent[Any, Any], replay: Replay) -> range:
 
 
 def _write_state(
-    bootstrap: str, port: KafkaPort, replay: Replay, codec: Codec, agent: Agent[Any, Any], number: int
+    bootstrap: str,
+    port: KafkaPort,
+    replay: Replay,
+    codec: Codec,
+    agent: Agent[Any, Any],
+    number: int,
+    ids: TopicIds,
 ) -> None:
     changelog = f"{agent.name}.changelog"
     state: dict[bytes, bytes] = {}
@@ -58,11 +70,23 @@ def _write_state(
         state.update(KafkaPort(bootstrap, replay.checkpoint).restore(agent.name, number))
         if not state:
             raise ReplayError(f"checkpoint {replay.checkpoint} has no state of {agent.name}[{number}]")
+        was = codec.decode(changelog, state[POSITION_KEY])
+        if TOPICS[agent.source].role == "source" and getattr(was, "source_id", "") not in ("", ids.source):
+            raise ReplayError(
+                f"{agent.source} was deleted and made again since checkpoint {replay.checkpoint} was made: drop it "
+                f"(`headrace replay drop {replay.checkpoint}`), and replay from the beginning"
+            )
     else:
         state[PARTITION_KEY] = codec.encode(changelog, agent.partition_type(settings=replay.settings))
     begins = {each.topic: each.begins for each in replay.ranges}.get(agent.source)
     offset = _AFTER_SETTINGS if begins is None else begins[number]
-    position = SourcePosition(topic=agent.source, partition=number, next_offset=offset)
+    position = SourcePosition(
+        topic=agent.source,
+        partition=number,
+        next_offset=offset,
+        source_id=ids.source,
+        changelog_id=ids.changelog,
+    )
     state[POSITION_KEY] = codec.encode(changelog, position)
     port.fence(agent.name, number)
     while port.commit(agent.name, number, state) is not Outcome.COMMITTED:

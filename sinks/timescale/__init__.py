@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sinks.timescale.errors import PositionLost, RunRemoved, SinkError, TopicsMissing
+from sinks.timescale.errors import PositionLost, RunRemoved, SinkError, TopicDeleted, TopicsMissing
 from sinks.timescale.settings import SinkSettings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "SinkError",
     "SinkSettings",
     "TimescaleSink",
+    "TopicDeleted",
     "TopicsMissing",
     "migrate",
     "run_of",

@@ -3,6 +3,7 @@
     SinkError
     ├── TopicsMissing    a topic that the sink reads is not on the broker
     ├── PositionLost     Kafka no longer has (or never had) the offset where the sink would go on
+    ├── TopicDeleted     a topic is not the one that the run's rows came from
     └── RunRemoved       the run was removed from the database while its sink wrote to it
 
 An outage of Kafka, of the registry or of the database is none of them: the sink waits it out.
@@ -31,6 +32,17 @@ class PositionLost(SinkError):
         super().__init__(
             f"run {run!r} cannot go on where it stopped ({detail}): records were deleted before they"
             " were stored, or the topics were made anew; remove the run from the database to start again"
+        )
+
+
+class TopicDeleted(SinkError):
+    """A topic was deleted and made again: its offsets are none of those that the database holds."""
+
+    def __init__(self, run: str, topic: str) -> None:
+        super().__init__(
+            f"{topic} was deleted and made again since run {run!r} was last stored: nothing of the new one is taken."
+            " Bring all topics back from a backup (`headrace restore`), take another namespace, or remove the run"
+            f" from the database (`delete from sink_offsets where run = '{run}'`, and its rows) to store it anew"
         )
 
 

@@ -17,7 +17,15 @@ from functools import cached_property
 
 import psycopg
 import sqlalchemy.exc
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.codec import RegistryUnavailable, Unreadable
@@ -41,7 +49,7 @@ Decode = Callable[[str, bytes], Decoded]
 SINK_TOPICS = tuple(dict.fromkeys(result.topic for result in RESULTS))
 """The topics that the sink reads, by their logical names."""
 
-_AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, RegistryUnavailable)
+_AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, RegistryUnavailable, KafkaException)
 _MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 _FIRST_PAUSE_MS = 100
 _POLL_S = 0.05
@@ -120,8 +128,8 @@ class TimescaleSink:
         """Bring the database's schema up, then copy until ``stop`` is set; what was read by then is written.
 
         ``on_progress`` is called in this thread after each transaction and when a wait begins or ends. An
-        outage of Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `PositionLost` or
-        `RunRemoved`.
+        outage of Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `TopicDeleted`,
+        `PositionLost` or `RunRemoved`.
         """
         self._on_progress = on_progress
         consumer = self._consumer()
@@ -168,6 +176,19 @@ class TimescaleSink:
                     raise
                 time.sleep(_FIRST_PAUSE_MS / 1000)
 
+    def _topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """The broker's id of each topic."""
+        wanted = {self._physical[topic]: topic for topic in topics}
+        if not wanted:
+            return {}
+        answers = self._admin.describe_topics(TopicCollection(list(wanted)), request_timeout=_ENDS_TIMEOUT_S)
+        try:
+            return {wanted[name]: str(answer.result().topic_id) for name, answer in answers.items()}
+        except KafkaException as error:
+            if error.args[0].code() in _MISSING:
+                raise TopicsMissing(error.args[0].str()) from error
+            raise
+
     @cached_property
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self._bootstrap}, logger=logger)
@@ -212,7 +233,9 @@ class TimescaleSink:
         positions: dict[Partition, int] = {}
 
         def ask() -> None:
-            positions.update(self._writer.positions(self._partition(one) for one in self._assigned))
+            partitions = [self._partition(one) for one in self._assigned]
+            ids = self._topic_ids({one.topic for one in partitions})
+            positions.update(self._writer.positions(partitions, ids))
 
         if not self._patiently(consumer, stop, ask):
             return

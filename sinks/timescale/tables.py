@@ -345,9 +345,13 @@ offsets = Table(
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
+    Column("topic_id", Text, nullable=False, server_default=text("''")),
     PrimaryKeyConstraint("run", "topic", "partition"),
 )
-"""Where the sink goes on in each partition; written in the transaction of the rows below it."""
+"""Where the sink goes on in each partition; written in the transaction of the rows below it.
+
+``topic_id`` is the broker's, of the topic that the offsets are of; empty: not known (written by 0.1).
+"""
 
 conflicts = Table(
     "sink_conflicts",

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from schemas.records import DeadLetter, Reason
-from sinks.timescale.errors import RunRemoved
+from sinks.timescale.errors import RunRemoved, TopicDeleted
 from sinks.timescale.results import RESULTS, Result
 from sinks.timescale.rows import Row, RowMaker, without_nul
 from sinks.timescale.settings import libpq_url
@@ -110,22 +110,37 @@ class Writer:
         )
         return item._replace(result=DEAD_LETTERS, row=self.row(DEAD_LETTERS, letter))
 
-    def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Where to go on in each partition: the offset after the last that was written, 0 at first."""
+    def positions(self, partitions: Iterable[Partition], ids: Mapping[str, str]) -> dict[Partition, int]:
+        """Where to go on in each partition: the offset after the last that was written, 0 at first.
+
+        ``ids`` are the broker's ids of the topics now. Raises `TopicDeleted` where a position is one in another.
+        """
         wanted = sorted(set(partitions))
         topics, numbers = [one.topic for one in wanted], [one.partition for one in wanted]
+        arguments: dict[str, Any] = {"run": self._run, "topics": topics, "numbers": numbers}
+        arguments["ids"] = [ids[topic] for topic in topics]
+        given = "unnest(%(topics)s::text[], %(numbers)s::int[], %(ids)s::text[]) as p (topic, partition, id)"
         with self._transaction() as connection:
             connection.execute(
-                "insert into sink_offsets (run, topic, partition, next_offset)"
-                " select %s, topic, partition, 0 from unnest(%s::text[], %s::int[]) as p (topic, partition)"
-                " on conflict do nothing",
-                (self._run, topics, numbers),
+                "insert into sink_offsets (run, topic, partition, next_offset, topic_id)"
+                f" select %(run)s, topic, partition, 0, id from {given} on conflict do nothing",
+                arguments,
+            )
+            connection.execute(  # those of 0.1 have none yet; nothing was stored of an empty one
+                f"update sink_offsets held set topic_id = p.id from {given} where held.run = %(run)s"
+                " and held.topic = p.topic and held.partition = p.partition"
+                " and (held.topic_id = '' or held.next_offset = 0)",
+                arguments,
             )
             held = connection.execute(
-                "select topic, partition, next_offset from sink_offsets where run = %s", (self._run,)
+                "select topic, partition, next_offset, topic_id from sink_offsets where run = %s",
+                (self._run,),
             )
-            found = {Partition(topic, partition): offset for topic, partition, offset in held}
-        return {one: found[one] for one in wanted}
+            found = {Partition(topic, partition): rest for topic, partition, *rest in held}
+        for one in wanted:
+            if found[one][1] != ids[one.topic]:
+                raise TopicDeleted(self._run, one.topic)
+        return {one: found[one][0] for one in wanted}
 
     def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction.

@@ -23,8 +23,9 @@ from schemas.partitioner import partition_of
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS
 from streams.agent import Agent, Input, SourcePartition, Working, frozen
-from streams.errors import DeliveryFailed, InputLost, StateUnreadable
+from streams.errors import DeliveryFailed, InputLost, StateUnreadable, TopicDeleted
 from streams.runtime import reading
+from streams.runtime.identity import UNKNOWN, TopicIds
 from streams.runtime.runs import Run, record_time_ms
 
 OnDelivery = Callable[[Exception | None], None]
@@ -107,8 +108,9 @@ class Ownership:
         port: Port,
         *,
         until: int | None = None,
+        ids: TopicIds = UNKNOWN,
     ) -> None:
-        """Nothing from the offset ``until`` on is applied, where there is one."""
+        """Nothing from the offset ``until`` on is applied, where there is one; ``ids`` are those of the topics now."""
         self.agent = agent
         self.where = SourcePartition(agent.source, partition)
         self.phase = Phase.OPENING
@@ -120,6 +122,7 @@ class Ownership:
         self._codec = codec
         self._port = port
         self._until = until
+        self._ids = ids
         self._touched: set[str] = set()
         self._epoch = Epoch()
         self._unsettled: Cut | None = None
@@ -129,7 +132,8 @@ class Ownership:
     def open(self) -> None:
         """Fence the last owner, then take over what it committed. Blocks.
 
-        Raises `streams.errors.StateUnreadable` where the changelog holds a state that this build cannot read.
+        Raises `streams.errors.StateUnreadable` where the changelog holds a state that this build cannot read, and
+        `streams.errors.TopicDeleted` where the position is one in another topic, or was copied from another changelog.
         """
         partition = self.where.partition
         self._port.fence(self.agent.name, partition)
@@ -138,6 +142,7 @@ class Ownership:
             if isinstance(state, Unreadable):
                 raise StateUnreadable(self._changelog, partition, key, state.error)
             if key == POSITION_KEY:
+                self._check(cast(SourcePosition, state))
                 self.next_offset = cast(SourcePosition, state).next_offset
             elif key == PARTITION_KEY:
                 self.partition_state = cast(State, state)
@@ -145,6 +150,12 @@ class Ownership:
                 self.keys[key.decode()] = cast(State, state)
         self.committed_offset = self.next_offset
         self.phase = Phase.READY
+
+    def _check(self, position: SourcePosition) -> None:
+        was = position.source_id, position.changelog_id
+        for topic, then, now in zip((self.where.topic, self._changelog), was, self._ids, strict=True):
+            if then and now and then != now:
+                raise TopicDeleted(topic, then, now)
 
     def close(self) -> None:
         """Give the partition up: nothing is applied or cut any more."""
@@ -206,7 +217,11 @@ class Ownership:
         }
         changes[PARTITION_KEY] = encode(log, self.partition_state)
         position = SourcePosition(
-            topic=self.where.topic, partition=self.where.partition, next_offset=self.next_offset
+            topic=self.where.topic,
+            partition=self.where.partition,
+            next_offset=self.next_offset,
+            source_id=self._ids.source,
+            changelog_id=self._ids.changelog,
         )
         changes[POSITION_KEY] = encode(log, position)
         self._unsettled = Cut(changes, frozenset(self._touched), self.next_offset, self._epoch)

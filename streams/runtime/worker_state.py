@@ -8,10 +8,14 @@ import os
 import time
 from typing import Any, NoReturn
 
+from confluent_kafka.admin import AdminClient
+
 from schemas.codec import Codec
+from schemas.topics import physical
 from streams.agent import Agent
-from streams.errors import Stalled
+from streams.errors import Stalled, TopicDeleted
 from streams.runtime.config import RuntimeConfig
+from streams.runtime.identity import TopicWatch, known_ids
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Ownership
 from streams.runtime.runs import Run
@@ -32,6 +36,10 @@ class WorkerState:
         self.config = config
         self.agent = agent
         self.source = config.source_topic(agent.source)
+        changelog = physical(config.namespace, f"{agent.name}.changelog")
+        admin = AdminClient({"bootstrap.servers": config.bootstrap}, logger=log)
+        self.ids = known_ids(admin, self.source, changelog)
+        TopicWatch(admin, dict(zip((self.source, changelog), self.ids, strict=True)), self._deleted)
         self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
         self.owned: dict[int, Ownership] = {}
         self.applied = 0
@@ -44,7 +52,7 @@ class WorkerState:
     def new_ownership(self, partition: int) -> Ownership:
         """An ownership that is not open yet."""
         until = None if self.config.until is None else self.config.until[partition]
-        return Ownership(self.agent, partition, self._codec, self.port, until=until)
+        return Ownership(self.agent, partition, self._codec, self.port, until=until, ids=self.ids)
 
     def apply(self, partition: int, run: Run) -> None:
         """Apply a run if its partition is still ours. A fault ends the process: nothing more is committed."""
@@ -95,6 +103,9 @@ class WorkerState:
 
     def _stalled(self, stall: Stall) -> None:
         self.fatal(self.source, Stalled(str(stall)))
+
+    def _deleted(self, error: TopicDeleted) -> None:
+        self.fatal(self.source, error)
 
     def fatal(self, what: str, error: BaseException) -> NoReturn:
         """End at once and without a commit; whoever takes over starts from the last one."""

@@ -169,6 +169,21 @@ def test_a_field_that_we_do_not_have_is_passed_over() -> None:
     assert other_writer("market.ticks", records.Tick, more, datum) == tick()
 
 
+def test_the_body_of_another_build_is_as_ours_would_be() -> None:
+    """What compares bodies compares those of two builds too, where one has a field more with a default."""
+    schema = json.loads(topic_schema_text("market.bars"))
+    schema["fields"].append({"name": "novelty", "type": "long", "default": 0})
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {**to_datum(bar()), "novelty": 5})
+    codec = Codec({"market.bars": 1}, lambda number: json.dumps(schema))
+    ours = encode_body("market.bars", bar())
+    assert out.getvalue() != ours
+    assert codec.body("market.bars", b"\0" + (77).to_bytes(4, "big") + out.getvalue()) == ours
+    assert codec.body("market.bars", codec.encode("market.bars", bar())) == ours
+    with pytest.raises(ValueError, match="no Confluent frame"):
+        codec.body("market.bars", b"else")
+
+
 def test_a_writer_of_one_kind_alone_is_read_where_the_topic_has_several() -> None:
     """As it was before the second kind was appended, and as a producer of one's own may write."""
     alone = json.loads(topic_schema_text("market.ticks"))[0]

@@ -132,7 +132,7 @@ def test_a_stretch_with_another_strategy_has_the_same_market_and_other_trades(li
     told = asked(live, "diff", name, live.namespace)
     assert told.exit_code == DIFFERENT
     assert "with other settings" in " ".join(told.output.split())
-    window = replay.covered(live.stack.kafka, live.namespace, find(live, name))
+    window = replay.covered(live.stack.kafka, live.namespace, find(live, name), live.codec)
     assert window.through == HALFWAY
     market = ("market.bars", "market.regimes", "market.correlations")
     part, whole = (compare.read(live.stack.kafka, each, market, window) for each in (name, live.namespace))

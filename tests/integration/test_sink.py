@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 from sqlalchemy import make_url
 
@@ -315,8 +315,11 @@ def test_an_outage_of_the_registry_makes_no_dead_letter(
 def test_a_position_that_kafka_does_not_have_is_told(
     feed: Feed, kafka: str, database: str, namespace: str
 ) -> None:
+    name = physical(namespace, "market.bars")
+    admin = AdminClient({"bootstrap.servers": kafka})
+    topic_id = str(admin.describe_topics(TopicCollection([name]))[name].result().topic_id)
     writer = Writer(database, namespace)
-    writer.positions([Partition("market.bars", 0)])
+    writer.positions([Partition("market.bars", 0)], {"market.bars": topic_id})
     writer.write({Partition("market.bars", 0): [Taken(1_000, 0, None, None)]})
     writer.close()
     sink = TimescaleSink(FAST, kafka, database, namespace, CODEC.decode)

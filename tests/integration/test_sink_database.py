@@ -29,6 +29,7 @@ from tests.any_record import any_record
 RESULT_OF = {result.record: result for result in RESULTS}
 PLACE = Partition("market.bars", 0)
 OTHER = Partition("market.bars", 1)
+IDS = dict.fromkeys((result.topic for result in RESULTS), "one")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def run() -> str:
 @pytest.fixture
 def writer(database: str, run: str) -> Iterator[Writer]:
     writer = Writer(database, run)
-    writer.positions([PLACE])
+    writer.positions([PLACE], IDS)
     yield writer
     writer.close()
 
@@ -100,7 +101,7 @@ def as_stored(value: Any) -> Any:
 def test_every_field_comes_back_as_it_was(database: str, run: str, writer: Writer, result: Result) -> None:
     partition = Partition(result.topic, 1)
     record = any_record(result.record, 7)
-    writer.positions([partition])
+    writer.positions([partition], IDS)
     writer.write({partition: [taken(writer, 0, record)]})
     columns = ", ".join(f'"{column.name}"' for column in result.columns)
     ((*stored,),) = rows(database, f"select {columns} from {result.table.name} where run = %s", run)
@@ -191,7 +192,7 @@ def test_a_dead_letter_may_come_again_from_another_place(database: str, run: str
 
 def test_a_zombie_doubles_nothing(database: str, run: str) -> None:
     zombie, owner = Writer(database, run), Writer(database, run)
-    zombie.positions([PLACE])
+    zombie.positions([PLACE], IDS)
     batch = {PLACE: [taken(zombie, n, any_record(Bar, n)) for n in range(10)]}
     assert owner.write({PLACE: batch[PLACE][:6]}).records == 6
     # Other rows than the owner's, to see that the offsets alone hold the zombie off.
@@ -211,7 +212,7 @@ def test_writers_at_once_take_each_record_once(database: str, run: str) -> None:
 
     def write(name: int) -> int:
         writer, records = writers[name], 0
-        writer.positions([PLACE, OTHER])
+        writer.positions([PLACE, OTHER], IDS)
         for end in range(20, 220, 20):
             # Rows of each writer's own, so that nothing but the offsets can keep them apart.
             bars = [taken(writer, n, any_record(Bar, n, symbol=f"{name}")) for n in range(end)]
@@ -259,3 +260,19 @@ def test_the_summary_reads_what_was_written(database: str, run: str, writer: Wri
         assert microseconds(queries.equity_curve(connection, run, "alpha")[0][0]) == curve[0].end
         assert queries.fills(connection, run) == {("alpha", "momentum"): 1}
         assert sum(queries.order_states(connection, run).values()) == 2
+
+
+def test_a_database_of_a_newer_build_is_left_as_it_is(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older process that is started again while a newer one has begun must not end at it."""
+    (held,) = rows(database, f"select version_num from {VERSION_TABLE}")
+    set_version = f"update {VERSION_TABLE} set version_num = %s returning 1"
+    rows(database, set_version, "9999")
+    try:
+        migrate(database)
+        assert rows(database, f"select version_num from {VERSION_TABLE}") == [("9999",)]
+        assert "step 9999, of a newer build" in caplog.text
+    finally:
+        rows(database, set_version, *held)
+    migrate(database)

@@ -17,7 +17,8 @@ from schemas.records import Bar, Record, Tick
 from schemas.states import PARTITION_KEY, POSITION_KEY, SymbolsPartition, SymbolState
 from schemas.topics import TOPICS
 from streams.agent import Input, Output, SourcePartition
-from streams.errors import DeliveryFailed, Fenced, InputLost, StateUnreadable
+from streams.errors import DeliveryFailed, Fenced, InputLost, StateUnreadable, TopicDeleted
+from streams.runtime.identity import UNKNOWN, TopicIds
 from streams.runtime.ownership import Cut, Outcome, Ownership, Phase
 from streams.runtime.runs import Run
 from streams.symbols import Symbols
@@ -184,11 +185,16 @@ class Bench:
     """An owner at a broker where nothing happens by chance."""
 
     def __init__(
-        self, broker: Broker | None = None, codec: Codec = CODEC, *, until: int | None = None
+        self,
+        broker: Broker | None = None,
+        codec: Codec = CODEC,
+        *,
+        until: int | None = None,
+        ids: TopicIds = UNKNOWN,
     ) -> None:
         self.broker = broker or Broker(random.Random(0))
         self.port = SimulatedPort(self.broker)
-        self.owner = Ownership(Tally(), 0, codec, self.port, until=until)
+        self.owner = Ownership(Tally(), 0, codec, self.port, until=until, ids=ids)
 
     def opened(self) -> Bench:
         self.owner.open()
@@ -427,3 +433,25 @@ def test_outputs_go_where_their_key_belongs_stamped_with_event_time() -> None:
             if isinstance(record, Bar):
                 assert (entry.timestamp_ms, entry.key) == (record.end // 1000, record.symbol.encode())
     assert {topic for topic, _ in world.broker.logs} == set(Symbols.writes)
+
+
+@pytest.mark.parametrize("now", [TopicIds("another", "log"), TopicIds("source", "another")])
+def test_a_position_in_another_topic_stops_the_take_over(now: TopicIds) -> None:
+    bench = Bench(ids=TopicIds("source", "log")).opened()
+    bench.apply(0, tick())
+    bench.commit()
+    assert Bench(bench.broker, ids=TopicIds("source", "log")).opened().owner.next_offset == 1
+    with pytest.raises(TopicDeleted, match="it is another and was"):
+        Bench(bench.broker, ids=now).opened()
+
+
+def test_a_position_of_which_no_topic_is_known_is_taken_and_named() -> None:
+    """As 0.1 wrote them."""
+    bench = Bench().opened()
+    bench.apply(0, tick())
+    bench.commit()
+    heir = Bench(bench.broker, ids=TopicIds("source", "log")).opened()
+    heir.apply(1, tick())
+    heir.commit()
+    with pytest.raises(TopicDeleted):
+        Bench(bench.broker, ids=TopicIds("another", "log")).opened()
