@@ -100,6 +100,10 @@ class KafkaRun:
     """Children that keep ending are started again for ever."""
     breach: str | None = None
     """Workers are broken on purpose: see `tests.chaos.breaches`."""
+    build: Path | None = None
+    """Where the build is installed that processes started from now on are of; None: this one."""
+    data_dir: Path | None = None
+    """Of the stack, where what a connector has sent is to be kept with it; otherwise below ``folder``."""
 
     def __enter__(self) -> KafkaRun:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +128,7 @@ class KafkaRun:
             "HEADRACE_KAFKA__BOOTSTRAP": self.stack.kafka,
             "HEADRACE_REGISTRY__URL": self.stack.registry,
             "HEADRACE_DATABASE__URL": self.stack.database,
-            "HEADRACE_STACK__DATA_DIR": str(self.folder / "data"),
+            "HEADRACE_STACK__DATA_DIR": str(self.data_dir or self.folder / "data"),
             "HEADRACE_PIPELINE": self.settings.model_dump_json(),
             "HEADRACE_SIMULATOR": (self.simulator or SimulatorSettings()).model_dump_json(),
             "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
@@ -155,6 +159,8 @@ class KafkaRun:
         argv = headrace_argv(*arguments)
         if self.breach is not None and arguments[0] == "worker":
             argv = [sys.executable, "-m", "tests.chaos.breaches", self.breach, *arguments]
+        if self.build is not None:
+            argv = ["env", f"PYTHONPATH={self.build}", *argv]
         self.fleet.start(name, argv, finishes=arguments[0] == "ingest")
 
     # ---- where things stand

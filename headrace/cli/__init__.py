@@ -48,6 +48,8 @@ app.command(
 app.command(rich_help_panel=_LOCAL)(stack.up)
 app.command(rich_help_panel=_LOCAL)(stack.down)
 app.command(rich_help_panel=_LOCAL)(stack.status)
+app.command(rich_help_panel=_LOCAL)(stack.backup)
+app.command(rich_help_panel=_LOCAL)(stack.restore)
 app.add_typer(topics.app, name="topics", rich_help_panel=_PIPELINE)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_PIPELINE)
 app.command(rich_help_panel=_PIPELINE)(run.worker)

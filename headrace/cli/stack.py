@@ -1,8 +1,9 @@
-"""`headrace up`, `down` and `status`: the local stack from the command line."""
+"""`headrace up`, `down`, `status`, `backup` and `restore`: the local stack from the command line."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -81,3 +82,53 @@ def status() -> None:
     Console(width=None if sys.stdout.isatty() else 250).print(table)
     if any(service.state != "running" for service in services):
         raise typer.Exit(1)
+
+
+def backup(
+    into: Annotated[
+        Path, typer.Argument(file_okay=False, help="Folder of all backups, best on another disk.")
+    ],
+) -> None:
+    """Back up topics, schemas, tables and the connectors' progress, all of one moment, into a new folder.
+
+    Services that run are stopped for it, for seconds, and started again at their old addresses; sink and connectors
+    wait, and workers that end meanwhile go on once they are started again, as always. What an earlier backup in the
+    folder has already is linked to it and takes no room. To remove a backup, remove its folder.
+
+    Examples:
+
+        headrace backup /mnt/backups
+
+        headrace down && headrace backup /mnt/backups && headrace up
+    """
+    loaded = settings.load()
+    made = stack.backup(loaded.stack, loaded.external(), into, lambda told: typer.echo(told, err=True))
+    typer.echo(
+        f"{made.path}  {made.size_bytes / 1e6:,.0f} MB, {made.new_bytes / 1e6:,.0f} of it new; "
+        f"the stack stood for {made.stopped_s:.1f} s"
+    )
+
+
+def restore(
+    made: Annotated[Path, typer.Argument(help="A backup: a folder that `headrace backup` made.")],
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Only read all of it and say whether it is whole.")
+    ] = False,
+) -> None:
+    """Put a backup into stack.data_dir, where there must be none; then `headrace up` goes on from that moment.
+
+    On this machine or another of its kind. What was written after the backup is not there: connectors of files and
+    simulations send it again, a live feed does not. The installation that it was made of must never run again.
+
+    Examples:
+
+        headrace restore /mnt/backups/20261126-013000
+
+        HEADRACE_STACK__DATA_DIR=/srv/headrace headrace restore /mnt/backups/20261126-013000
+    """
+    if only_check:
+        typer.echo(f"{made} is whole: {len(stack.check(made).files):,} files")
+        return
+    loaded = settings.load()
+    manifest = stack.restore(loaded.stack, made)
+    typer.echo(f"{len(manifest.files):,} files in {loaded.stack.data_dir}; go on with `headrace up`")

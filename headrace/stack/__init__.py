@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headrace.stack.errors import (
+    BackupFailed,
     DiskFull,
     DownloadFailed,
     MavenMissing,
     NotDebian,
+    NotRestored,
     PortTaken,
     StackError,
     StartFailed,
@@ -22,30 +24,40 @@ from headrace.stack.errors import (
 from headrace.stack.settings import Endpoints, ExternalServices, StackSettings
 
 if TYPE_CHECKING:
+    from headrace.stack.backups import backup, check, restore
     from headrace.stack.local import ServiceStatus, down, endpoints, status, up, without_password
 
 __all__ = [
+    "BackupFailed",
     "DiskFull",
     "DownloadFailed",
     "Endpoints",
     "ExternalServices",
     "MavenMissing",
     "NotDebian",
+    "NotRestored",
     "PortTaken",
     "ServiceStatus",
     "StackError",
     "StackSettings",
     "StartFailed",
     "Unreachable",
+    "backup",
+    "check",
     "down",
     "endpoints",
+    "restore",
     "status",
     "up",
     "without_password",
 ]
 
 
+_BACKUPS = ("backup", "check", "restore")
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("headrace.stack.local"), name)
+        home = "backups" if name in _BACKUPS else "local"
+        return getattr(import_module(f"headrace.stack.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,9 @@ StackError
 ├── DiskFull         too little space, before or during the work
 ├── PortTaken        a fixed port is in use
 ├── StartFailed      a service ended, or was not ready in time
-└── Unreachable      a service named in the settings does not answer
+├── Unreachable      a service named in the settings does not answer
+├── BackupFailed     no backup was made
+└── NotRestored      a backup is not whole, or cannot be put where it should go
 """
 
 from __future__ import annotations
@@ -109,3 +111,11 @@ class Unreachable(StackError):
             f"{service} at {address}, named by the setting {setting}, does not answer: {reason}.\n"
             f"Start it, correct {setting}, or leave it unset to use the local stack."
         )
+
+
+class BackupFailed(StackError):
+    """No backup was made; the stack is as it was."""
+
+
+class NotRestored(StackError):
+    """A backup is not whole, or cannot be put where it should go; nothing was changed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +76,17 @@ def up(
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(_lock_file(settings)):
-        ports = _Start(settings, external, console or Console(stderr=True)).run()
-        found = Endpoints(
-            kafka=external.kafka or kafka.address(ports["kafka"]),
-            registry=external.registry or registry.address(ports["registry"]),
-            database=external.database or postgres.address(settings, ports["postgres"]),
-        )
-        write_atomically(_endpoints_file(settings), found.model_dump_json(indent=2) + "\n")
+        return _up(settings, external, console)
+
+
+def _up(settings: StackSettings, external: ExternalServices, console: Console | None) -> Endpoints:
+    ports = _Start(settings, external, console or Console(stderr=True)).run()
+    found = Endpoints(
+        kafka=external.kafka or kafka.address(ports["kafka"]),
+        registry=external.registry or registry.address(ports["registry"]),
+        database=external.database or postgres.address(settings, ports["postgres"]),
+    )
+    write_atomically(_endpoints_file(settings), found.model_dump_json(indent=2) + "\n")
     return found
 
 
@@ -90,15 +95,41 @@ def down(settings: StackSettings) -> list[ServiceName]:
     if not settings.data_dir.is_dir():
         return []
     with locked(_lock_file(settings)):
-        _endpoints_file(settings).unlink(missing_ok=True)
-        children = [child for name in _PROBES if (child := find(settings.data_dir, name))]
-        running = [child.service for child in children if child.process()]
-        # The registry goes first: it holds connections to the database.
-        registries = [child for child in children if child.service == "registry"]
-        for group in (registries, [child for child in children if child not in registries]):
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(lambda child: stop(child, settings.data_dir, _GRACE_S), group))
-        return running
+        return list(_down(settings))
+
+
+def _down(settings: StackSettings) -> dict[ServiceName, int]:
+    """The ports of those that were running."""
+    _endpoints_file(settings).unlink(missing_ok=True)
+    children = [child for name in _PROBES if (child := find(settings.data_dir, name))]
+    running = {child.service: child.port for child in children if child.process()}
+    # The registry goes first: it holds connections to the database.
+    registries = [child for child in children if child.service == "registry"]
+    for group in (registries, [child for child in children if child not in registries]):
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda child: stop(child, settings.data_dir, _GRACE_S), group))
+    return running
+
+
+def is_running(settings: StackSettings) -> bool:
+    """Whether any local service runs."""
+    return any((child := find(settings.data_dir, name)) and child.process() for name in _PROBES)
+
+
+@contextmanager
+def suspended(settings: StackSettings) -> Iterator[None]:
+    """The services stopped cleanly for as long as the block takes, and nobody else able to start them.
+
+    Where any ran, all are started again at their old addresses, however the block ends. Raises as `up` does.
+    """
+    with locked(_lock_file(settings)):
+        ports = _down(settings)
+        try:
+            yield
+        finally:
+            if ports:
+                again = settings.ports.model_copy(update={str(name): port for name, port in ports.items()})
+                _up(settings.model_copy(update={"ports": again}), ExternalServices(), None)
 
 
 def endpoints(settings: StackSettings) -> Endpoints | None:
