@@ -163,6 +163,14 @@ class KafkaRun:
             argv = ["env", f"PYTHONPATH={self.build}", *argv]
         self.fleet.start(name, argv, finishes=arguments[0] == "ingest")
 
+    def wait_until_at_work(self) -> None:
+        """Until every partition of every agent is owned and has committed its settings: a kill before hits nothing."""
+        deadline = time.monotonic() + DEADLINE_S
+        for name in self.agents:
+            while not all(self.position(name)):
+                self.fleet.check()
+                assert time.monotonic() < deadline, f"{name} does not begin; logs in {self.folder}"
+
     # ---- where things stand
 
     def end(self, topic: str) -> list[int]:

@@ -108,7 +108,9 @@ def chaos(
     ) as run:
         run.breach = breach
         run.is_patient = True
-        run.start(["simulator", "--rate", str(RATE)])
+        run.start()
+        run.wait_until_at_work()
+        run.ingest("simulator", "--rate", str(RATE))
         field = Field(run, stack, rng)
         for name, place in zip(names, places, strict=True):
             reached = wait_for_ticks(run, int(place * own.ticks))

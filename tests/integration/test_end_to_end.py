@@ -164,8 +164,12 @@ def run_over_kafka(
         run.simulator = SIMULATED
         for command in commands or ():
             run.send("portfolio.events", command.portfolio, command)
-        run.start(ingest)
-        if kills is not None:
+        if kills is None:
+            run.start(ingest)
+        else:
+            run.start()
+            run.wait_until_at_work()
+            run.ingest(*ingest)
             kill_everything(run, kills)
         run.wait_for_ingest()
         run.settle()
