@@ -191,7 +191,7 @@ class KafkaRun:
     def position(self, agent: str) -> list[int]:
         """Committed position of every partition of an agent's source, from its changelog."""
         if agent not in self.positions:
-            self.positions[agent] = Positions(self.stack.kafka, self.namespace, agent)
+            self.positions[agent] = Positions(self.stack.kafka, self.namespace, agent, self.codec)
         return list(self.positions[agent].read().offsets)
 
     def settle(self) -> None:
