@@ -50,9 +50,9 @@ def needed(settings: Settings) -> tuple[Agent[Any, Any], ...]:
     )
 
 
-def agent(name: str) -> Agent[Any, Any]:
-    """A new instance of one agent, as a worker wants it: what it can encode at less cost than the worker, it does.
+def agent(name: str, *, encoded: bool = False) -> Agent[Any, Any]:
+    """A new instance of one agent. Raises `KeyError` for a name that is none's.
 
-    Raises `KeyError` for a name that is none's.
+    ``encoded``, for a worker: records that the agent can encode at less cost than the worker, it puts out so.
     """
-    return _AGENTS[name](True)
+    return _AGENTS[name](encoded)

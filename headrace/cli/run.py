@@ -54,7 +54,7 @@ def worker(
     loaded = settings.load()
     found = loaded.endpoints()
     codec = registry.codec(found.registry, loaded.namespace)
-    chosen = topology.agent(agent.value)
+    chosen = topology.agent(agent.value, encoded=True)
     config = loaded.runtime(found, instance=instance)
     if replay_of is None:
         topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
