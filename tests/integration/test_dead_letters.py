@@ -32,9 +32,9 @@ from schemas.codec import decode_body
 from schemas.partitioner import partition_of
 from schemas.records import Bar, Command, DeadLetter, LateTick, Record, RiskAlert, Tick, TradingState
 from schemas.topics import physical
-from streams import topology
 from streams.runtime.inline import Inline
 from streams.runtime.kafka import output_settings
+from streams.symbols import Symbols
 from tests.examples import DAY0, MINUTE, SECOND, tick
 from tests.pipeline import KafkaRun
 
@@ -162,7 +162,7 @@ def counted(results: Results, symbol: str, kind: str) -> dict[int, int]:
 def oracle(run: KafkaRun, namespace: str) -> Results:
     """What the symbols agent makes of a namespace's ticks once everything has closed."""
     results = Results()
-    runner = Inline([topology.agent("symbols")], SETTINGS.record(), results.output)
+    runner = Inline([Symbols()], SETTINGS.record(), results.output)
     for message in compare.messages(run.stack.kafka, physical(namespace, "market.ticks")):
         if message.offset():
             value = message.value()
