@@ -105,7 +105,7 @@ def backup(
         try:
             if is_running(settings):
                 copy.settled()
-                tell(f"{_mb(copy.copied)} copied while everything runs; now it stops for a moment")
+                tell(f"{_mb(copy.new_bytes)} copied while everything runs; now it stops for a moment")
             began_s = time.monotonic()
             with suspended(settings):
                 copy.all()
@@ -116,7 +116,7 @@ def backup(
             shutil.rmtree(made.with_suffix(UNFINISHED), ignore_errors=True)
     except OSError as error:
         raise BackupFailed(f"{error}. The stack goes on as it was; nothing of this backup is kept") from error
-    return Made(made, sum(file.size for file in copy.files.values()), copy.copied, stopped_s)
+    return Made(made, sum(file.size for file in copy.files.values()), copy.new_bytes, stopped_s)
 
 
 def check(made: Path) -> Manifest:
@@ -180,10 +180,14 @@ class _Copy:
         manifest = None if last is None else _manifest(last)
         self._held = {} if manifest is None else manifest.files
         self.files: dict[str, Kept] = {}
-        self.copied = 0
-        """Bytes that no earlier backup had."""
+        self._new: set[str] = set()
         work.mkdir(mode=0o700)
         (work / DATA).mkdir()
+
+    @property
+    def new_bytes(self) -> int:
+        """What no earlier backup had."""
+        return sum(self.files[name].size for name in self._new)
 
     def settled(self) -> None:
         """What nobody writes to at the moment."""
@@ -200,6 +204,7 @@ class _Copy:
         there = {name: found for name, found in _walk(self._source) if stat.S_ISREG(found.st_mode)}
         for name in self.files.keys() - there.keys():
             (self._work / DATA / name).unlink()
+            self._new.discard(name)
             del self.files[name]
         for name, found in there.items():
             held = self.files.get(name)
@@ -229,6 +234,7 @@ class _Copy:
         held = self._held.get(name)
         if held is not None and _same(held, found) and self._linked(name, target):
             self.files[name] = held
+            self._new.discard(name)
             return
         digest = _digest()
         with (self._source / name).open("rb") as content, target.open("wb") as copy:
@@ -239,7 +245,7 @@ class _Copy:
         self.files[name] = Kept(
             target.stat().st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode), digest.hexdigest()
         )
-        self.copied += target.stat().st_size
+        self._new.add(name)
 
     def _linked(self, name: str, target: Path) -> bool:
         """Whether the last backup's file is this one's too. Not every file system has links."""
