@@ -15,6 +15,7 @@ from streams.runtime.ownership import OnDelivery, Outcome
 FENCE_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 25.0
 RESTORE_TIMEOUT_S = 120.0
+WATERMARKS_TIMEOUT_S = 20.0
 
 _FENCED = {
     ck.KafkaError._FENCED,
@@ -22,6 +23,8 @@ _FENCED = {
     ck.KafkaError.INVALID_PRODUCER_EPOCH,
     ck.KafkaError.INVALID_PRODUCER_ID_MAPPING,
 }
+
+_NO_LEADER = {ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError.LEADER_NOT_AVAILABLE}
 
 ONE_IN_FLIGHT = {"max.in.flight.requests.per.connection": 1}
 """Until it has a producer's first records, a partition takes any as the first (before Kafka 4.5, KAFKA-15591): where it
@@ -232,7 +235,10 @@ def _queue(producer: ck.Producer, topic: str, value: bytes, key: bytes, **more: 
 
 
 def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:
-    """Low and high watermark; a read_uncommitted reader, since a read_committed one is told the stable offset."""
+    """Low and high watermark; a read_uncommitted reader, since a read_committed one is told the stable offset.
+
+    A partition that is new, or moves, has no leader for a moment.
+    """
     reader = ck.Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -240,8 +246,16 @@ def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:
             "isolation.level": "read_uncommitted",
         }
     )
+    deadline_s = time.monotonic() + WATERMARKS_TIMEOUT_S
     try:
-        low, high = reader.get_watermark_offsets(place, timeout=20)
+        while True:
+            try:
+                low, high = reader.get_watermark_offsets(place, timeout=WATERMARKS_TIMEOUT_S)
+            except ck.KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+            else:
+                return low, high
     finally:
         reader.close()
-    return low, high
