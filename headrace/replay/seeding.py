@@ -45,7 +45,7 @@ def seed(bootstrap: str, source: str, replay: Replay, codec: Codec) -> None:
     for agent, number in bare:
         is_source = TOPICS[agent.source].role == "source"
         read = physical(source if is_source else replay.name, agent.source)
-        ids = known_ids(admin, read, physical(replay.name, f"{agent.name}.changelog"))
+        ids = TopicIds(*known_ids(admin, [read, physical(replay.name, f"{agent.name}.changelog")]))
         _write_state(bootstrap, port, replay, codec, agent, number, ids)
 
 

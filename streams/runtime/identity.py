@@ -24,6 +24,7 @@ log = logging.getLogger("headrace.identity")
 LOOK_EVERY_S = 1.0
 GONE_AFTER = 5
 """Looks. A broker that has just come back may not know its topics yet."""
+KNOWN_WITHIN_S = 5.0
 _ANSWER_S = 10.0
 
 
@@ -82,12 +83,20 @@ class TopicWatch:
                     return
 
 
-def known_ids(admin: AdminClient, source: str, changelog: str) -> TopicIds:
-    """The ids of an agent's topics, by their names on the broker. Raises `streams.errors.RuntimeFault` without them."""
-    try:
-        found = topic_ids(admin, [source, changelog])
-    except ck.KafkaException as error:
-        raise RuntimeFault(f"the broker does not tell about {source}: {error.args[0].str()}") from error
-    if missing := [name for name in (source, changelog) if name not in found]:
-        raise RuntimeFault(f"there is no topic {', '.join(missing)}: run `headrace topics create` first")
-    return TopicIds(found[source], found[changelog])
+def known_ids(admin: AdminClient, names: Sequence[str]) -> list[str]:
+    """The ids of topics, by their names on the broker; waits a little for new ones, which it may not know yet.
+
+    Raises `streams.errors.RuntimeFault` where one is not there.
+    """
+    deadline_s = time.monotonic() + KNOWN_WITHIN_S
+    while True:
+        try:
+            found = topic_ids(admin, names)
+        except ck.KafkaException as error:
+            raise RuntimeFault(f"the broker does not tell about {names[0]}: {error.args[0].str()}") from error
+        missing = [name for name in names if name not in found]
+        if not missing:
+            return [found[name] for name in names]
+        if time.monotonic() > deadline_s:
+            raise RuntimeFault(f"there is no topic {', '.join(missing)}: run `headrace topics create` first")
+        time.sleep(0.1)

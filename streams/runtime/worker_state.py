@@ -15,7 +15,7 @@ from schemas.topics import physical
 from streams.agent import Agent
 from streams.errors import Stalled, TopicDeleted
 from streams.runtime.config import RuntimeConfig
-from streams.runtime.identity import TopicWatch, known_ids
+from streams.runtime.identity import TopicIds, TopicWatch, known_ids
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Ownership
 from streams.runtime.runs import Run
@@ -38,7 +38,7 @@ class WorkerState:
         self.source = config.source_topic(agent.source)
         changelog = physical(config.namespace, f"{agent.name}.changelog")
         admin = AdminClient({"bootstrap.servers": config.bootstrap}, logger=log)
-        self.ids = known_ids(admin, self.source, changelog)
+        self.ids = TopicIds(*known_ids(admin, [self.source, changelog]))
         TopicWatch(admin, dict(zip((self.source, changelog), self.ids, strict=True)), self._deleted)
         self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
         self.owned: dict[int, Ownership] = {}

@@ -27,7 +27,7 @@ from schemas.states import POSITION_KEY, SourcePosition
 from schemas.topics import TOPICS, physical
 from sinks.timescale import queries, run_of
 from streams import topology
-from streams.runtime.identity import TopicWatch, topic_ids
+from streams.runtime.identity import TopicWatch, known_ids
 from streams.runtime.kafka import KafkaPort, output_settings
 from streams.runtime.worker_state import EXIT_FAULT
 from tests.pipeline import KafkaRun
@@ -165,7 +165,7 @@ def test_one_that_is_gone_is_noticed_too(stack: Endpoints, namespace: str) -> No
     name, told = f"{namespace}.gone", Queue[Exception]()
     admin = AdminClient({"bootstrap.servers": stack.kafka})
     admin.create_topics([NewTopic(name, 1, 1)], operation_timeout=30)[name].result(30)
-    TopicWatch(admin, topic_ids(admin, [name]), told.put)
+    TopicWatch(admin, dict(zip([name], known_ids(admin, [name]), strict=True)), told.put)
     admin.delete_topics([name], operation_timeout=30)[name].result(30)
     assert str(told.get(timeout=WITHIN_S)).startswith(f"{name} is gone. ")
 
