@@ -54,7 +54,7 @@ class WorkerPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     commit_interval_ms: int = Field(250, ge=10)
-    fetch_max_wait_ms: int = Field(5, ge=0)
+    fetch_max_wait_ms: int = Field(2, ge=0)
     fetch_min_bytes: int = Field(100_000, ge=1)
     fetch_partition_bytes: int = Field(1_048_576, ge=1_024)
     output_buffer_kb: int = Field(65_536, ge=4_096)
