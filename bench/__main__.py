@@ -19,6 +19,7 @@ from bench import contenders
 from bench import latency as latencies
 from bench import soak as soaks
 from bench import throughput as throughputs
+from bench import upgrade as upgrades
 from bench.rig import RESULTS, services
 from bench.throughput.contenders import PEERS_VENV
 from bench.throughput.scenarios import Scenario
@@ -62,7 +63,7 @@ _Closings = Annotated[int, typer.Option(min=1, help="1-second bars that end in a
 _Minutes = Annotated[float, typer.Option(min=1.0, help="Length of the run.")]
 _Rate = Annotated[int, typer.Option(min=20, help="Ticks a second.")]
 
-TICKS, REPETITIONS, BACKTESTS = 4_000_000, 5, 3
+TICKS, REPETITIONS, BACKTESTS = 8_000_000, 3, 3
 
 
 @app.command()
@@ -145,6 +146,24 @@ def soak(minutes: _Minutes = soaks.MINUTES, rate: _Rate = soaks.RATE) -> None:
 
 
 @app.command()
+def upgrade(rate: _Rate = upgrades.RATE) -> None:
+    """How long results pause while the processes of an installation are restarted one by one.
+
+    Writes upgrade.json and upgrade.png into bench/results.
+
+    Examples:
+
+        headrace bench upgrade
+
+        headrace bench upgrade --rate 10000
+    """
+    with services() as found, _shown("upgrade", upgrades.steps()) as advance:
+        figures = upgrades.run(found, rate=rate, advance=advance)
+    upgrades.show(figures, Console())
+    _written("upgrade")
+
+
+@app.command()
 def backtest(trades: _NeededTrades, repetitions: _Repetitions = BACKTESTS) -> None:
     """Backtests of a file of trades: Headrace beside nautilus_trader's engine and csp, in turn. Needs no services.
 
@@ -196,6 +215,7 @@ def everything(trades: _Trades = None) -> None:
         throughput(trades=trades, processes=2)
         latency()
         soak()
+        upgrade()
     if trades is not None:
         backtest(trades)
     confusion()

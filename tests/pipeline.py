@@ -143,9 +143,13 @@ class KafkaRun:
             for number in range(self.processes):
                 self.join(name, f"{name}-{number}")
         if self.with_sink:
-            self._start("sink", "sink", "--instance", "sink-0")
+            self.start_sink()
         if ingest is not None:
             self.ingest(*ingest)
+
+    def start_sink(self) -> None:
+        """Start the sink."""
+        self._start("sink", "sink", "--instance", "sink-0")
 
     def join(self, agent: str, instance: str) -> None:
         """Start one more process of an agent."""

@@ -13,6 +13,8 @@ CUTTING_SHARE: Final = 0.1
 """Of the event loop's time: the most that goes into cuts, which grow with the keys that changed."""
 SETTLE_S: Final = 0.02
 """Without an output for so long, a burst has ended; those who read it have begun their work on it, too."""
+IDLE_S: Final = 0.1
+"""Without a run for so long, none is expected soon; who is quiet between two bursts is not idle."""
 
 
 class Pace:
@@ -23,6 +25,7 @@ class Pace:
         self._not_before_s = 0.0
         self._by_s = 0.0
         self._sent_first = self._sent = self._applied = 0
+        self._still_since_s = 0.0
 
     def committed(self, began_s: float, cutting_s: float) -> None:
         """Take note of a commit that began then, and of how long its cuts kept the event loop."""
@@ -34,15 +37,17 @@ class Pace:
             return False
         self._by_s = now_s + self._interval_s
         self._sent_first, self._sent, self._applied = sent, sent, applied
+        self._still_since_s = now_s
         return True
 
     def may_begin(self, now_s: float, sent: int, applied: int, pending: bool) -> bool:
         """Asked every `SETTLE_S` once a commit is due. ``pending``: an output is not acknowledged yet.
 
-        True behind a burst; where nothing was applied, since then there is nothing to disturb; and after an interval.
+        True behind a burst; where nothing is applied, since then there is nothing to disturb; and after an interval.
         """
         is_still = sent == self._sent and not pending
         behind_burst = is_still and sent != self._sent_first
-        idle = is_still and applied == self._applied
+        if not is_still or applied != self._applied:
+            self._still_since_s = now_s
         self._sent, self._applied = sent, applied
-        return behind_burst or idle or now_s >= self._by_s
+        return behind_burst or now_s - self._still_since_s >= IDLE_S or now_s >= self._by_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.runtime.pace import CUTTING_SHARE, SETTLE_S, Pace
+from streams.runtime.pace import CUTTING_SHARE, IDLE_S, SETTLE_S, Pace
 
 INTERVAL_S = 0.25
 
@@ -48,8 +48,17 @@ def test_it_never_waits_longer_than_an_interval(phase: float) -> None:
     assert endless - (1.0 + phase) <= INTERVAL_S + SETTLE_S
 
 
-def test_where_nothing_arrives_it_begins_at_once() -> None:
-    assert begins([0.5], 1.0, run_every_s=100.0) == 1.0 + SETTLE_S
+def test_where_nothing_arrives_it_begins_soon() -> None:
+    assert IDLE_S <= begins([0.5], 1.0, run_every_s=100.0) - 1.0 <= IDLE_S + 2 * SETTLE_S
+
+
+@given(st.floats(0.0, 1.0))
+def test_who_is_quiet_between_bursts_commits_behind_them_too(phase: float) -> None:
+    bursts = [0.1 * number for number in range(60)]
+    began = begins(bursts, 2.0 + phase, run_every_s=0.1)
+    last = max(burst for burst in bursts if burst <= began)
+    assert last >= 2.0 + phase
+    assert began - last <= 2 * SETTLE_S + 0.01 + 1e-9
 
 
 def test_large_cuts_make_commits_rare() -> None:
