@@ -17,8 +17,8 @@ from tests.integration.kafka_log import Log
 from tests.pipeline import KafkaRun, inline
 
 SIMULATED = SimulatorSettings(minutes=60, ticks_per_minute=30.0, seed=31)
-RATE = 600
-"""Of ticks a second: the session lasts as long as the restarts."""
+SLOWLY = ("simulator", "--rate", "200")
+"""The session is on its way for as long as processes are replaced; afterwards the rest is sent at once."""
 ORDER = ("sink", "portfolios", "universes", "symbols")
 """Who reads before who writes (docs/maintenance.md)."""
 STRATEGIES = [{"name": "momentum", "uses": "momentum"}, {"name": "reversion", "uses": "reversion"}]
@@ -70,7 +70,7 @@ def test_the_next_version_takes_over_process_by_process_and_gives_back(
     with KafkaRun(
         stack, namespace, pipeline(), tmp_path, processes=2, simulator=SIMULATED, is_patient=True
     ) as run:
-        run.start(["simulator", "--rate", str(RATE)])
+        run.start(SLOWLY)
         run.wait_until_at_work()
         names = [name for agent in ORDER for name in run.fleet.names() if name.startswith(agent)]
         for name in names:
@@ -79,6 +79,8 @@ def test_the_next_version_takes_over_process_by_process_and_gives_back(
         for name in reversed(names):
             replace(run, name, None)
         assert run.fleet.status("ingest") is None, "all was sent before the last process was replaced"
+        run.fleet.stop("ingest")
+        run.ingest("simulator")
         run.wait_for_ingest()
         run.settle()
         found = compare.differences(oracle, run.results())
