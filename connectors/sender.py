@@ -40,9 +40,7 @@ PRODUCER = {
     "partitioner": "murmur2_random",  # where Java's clients would put the key
     "enable.idempotence": True,
     "acks": "all",
-    # Until it has a producer's first records, a partition takes any as the first (before Kafka 4.5, KAFKA-15591): where
-    # it becomes its broker's between two requests that are on their way, as when it is new or moves, the first is
-    # refused and the second written. librdkafka takes that for a receipt of both: the first is lost without a word.
+    # A broker that knows of none of a producer's records takes any as the first: see streams.runtime.kafka.
     "max.in.flight.requests.per.connection": 1,
     "message.timeout.ms": 0,  # a record waits for the broker as long as it takes, it never expires in silence
     "linger.ms": 5,

@@ -27,9 +27,13 @@ _FENCED = {
 _NO_LEADER = {ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError.LEADER_NOT_AVAILABLE}
 
 ONE_IN_FLIGHT = {"max.in.flight.requests.per.connection": 1}
-"""Until it has a producer's first records, a partition takes any as the first (before Kafka 4.5, KAFKA-15591): where it
-becomes its broker's between two requests that are on their way, as when it is new or moves, the one is refused and the
-one behind it written. librdkafka takes that for a receipt of both: what was refused is lost, and reported as delivered.
+"""A partition takes any record of a producer as the first while its broker knows of none of that producer (before
+Kafka 4.5, KAFKA-15591): where it becomes its broker's between two requests that are on their way, the one is refused
+and the one behind it written. librdkafka takes that for a receipt of both: what was refused is lost, and reported as
+delivered.
+
+That is not for new partitions alone. A broker forgets a producer a day after its last record, by that record's
+timestamp (``producer.id.expiration.ms``): where those are event times, history is forgotten at every clean restart.
 """
 
 
@@ -38,7 +42,7 @@ def output_settings(bootstrap: str, linger_ms: float = 0.2) -> dict[str, Any]:
 
     ``message.timeout.ms=0``: with a limit, a record may expire in the queue during a pause, unseen. Without
     ``enable.gapless.guarantee``, what follows a record that the broker refuses for good would be written all the same,
-    and the record itself, computed again by the next owner, behind it. `ONE_IN_FLIGHT`: else the first may be lost.
+    and the record itself, computed again by the next owner, behind it. `ONE_IN_FLIGHT`: else records may be lost.
 
     ``linger_ms``: a burst of outputs is queued within 0.2 ms, so they leave together; with 0 its first leaves alone.
     """
@@ -66,13 +70,9 @@ class KafkaPort:
         self._bootstrap = bootstrap
         self._namespace = namespace
         self._buffer_kb = buffer_kb
-        # Requests to several partitions may be on their way at once: `send` sees to it that none is lost.
-        flying = {"max.in.flight.requests.per.connection": 5}
-        settings = {**output_settings(bootstrap), **flying, "queue.buffering.max.kbytes": buffer_kb}
-        self._outputs = ck.Producer(settings)
-        self._begun: set[tuple[str, int]] = set()
-        self._fences: dict[tuple[str, int], ck.Producer] = {}
+        self._outputs = ck.Producer({**output_settings(bootstrap), "queue.buffering.max.kbytes": buffer_kb})
         self._names: dict[str, str] = {}
+        self._fences: dict[tuple[str, int], ck.Producer] = {}
         self.sent = 0
         """Outputs since the start."""
         self._done: OnDelivery | None = None
@@ -83,10 +83,7 @@ class KafkaPort:
     def send(
         self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, done: OnDelivery
     ) -> None:
-        """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure.
-
-        Waits for the first of each partition until it has arrived: nothing may follow it before (`ONE_IN_FLIGHT`).
-        """
+        """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure."""
         name = self._names.get(topic)
         if name is None:
             name = self._names[topic] = physical(self._namespace, topic)
@@ -102,10 +99,6 @@ class KafkaPort:
             timestamp=timestamp_ms,
             on_delivery=self._delivered,
         )
-        if (topic, partition) not in self._begun:
-            self._begun.add((topic, partition))
-            while len(self._outputs):
-                self._outputs.poll(0.05)
 
     def poll(self) -> bool:
         """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way.

@@ -54,18 +54,25 @@ class Field:
 
     def kill_service(self, *services: ServiceName) -> str:
         """SIGKILL to services and all of their processes; after a while they are started again, on the same ports."""
+        return self._end(services, signal.SIGKILL)
+
+    def restart_service(self, *services: ServiceName) -> str:
+        """As `kill_service`, but they are asked to stop, and do it in good order."""
+        return self._end(services, signal.SIGTERM)
+
+    def _end(self, services: tuple[ServiceName, ...], number: signal.Signals) -> str:
         for service in services:
             child = find(self.stack.data_dir, service)
             process = None if child is None else child.process()
             assert process is not None, f"{service} is not up"
             family = [process, *process.children(recursive=True)]
-            for member in family:
-                member.kill()
-            psutil.wait_procs(family, timeout=10)
+            for member in family if number == signal.SIGKILL else family[:1]:
+                member.send_signal(number)
+            psutil.wait_procs(family, timeout=30)
         self.pause(0.5, 4.0)
         again = stack.up(self.stack)
         assert again == self.run.stack, "the services came back elsewhere"
-        return f"kill -9 {', '.join(services)}"
+        return f"{number.name} to {', '.join(services)}"
 
 
 def one_process(field: Field) -> str:
@@ -89,6 +96,11 @@ def connector(field: Field) -> str:
 
 def broker(field: Field) -> str:
     return field.kill_service("kafka")
+
+
+def broker_restart(field: Field) -> str:
+    """It forgets every producer whose last record has an event time of long ago: a kill would not make it forget."""
+    return field.restart_service("kafka")
 
 
 def registry(field: Field) -> str:
@@ -147,6 +159,7 @@ FAULTS: dict[str, Callable[[Field], str]] = {
     "sink": sink,
     "connector": connector,
     "broker": broker,
+    "broker restart": broker_restart,
     "registry": registry,
     "database": database,
     "zombie": zombie,

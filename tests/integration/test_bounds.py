@@ -49,7 +49,6 @@ import sys
 from streams.runtime.kafka import KafkaPort
 
 port = KafkaPort("127.0.0.1:1", "", buffer_kb=int(sys.argv[1]))
-port._begun.add(("market.bars", 0))  # it waits for the first of all
 for number in range(int(sys.argv[2])):
     port.send("market.bars", 0, b"S", bytes(int(sys.argv[3])), 1, lambda error: None)
     print(number + 1, flush=True)

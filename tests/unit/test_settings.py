@@ -77,7 +77,7 @@ def test_defaults_need_nothing() -> None:
 def test_the_file_comes_before_the_defaults(toml: Path) -> None:
     settings = load()
     assert (settings.namespace, settings.kafka.bootstrap) == ("file", "broker:9092")
-    assert (settings.worker.commit_interval_ms, settings.worker.fetch_max_wait_ms) == (100, 5)
+    assert (settings.worker.commit_interval_ms, settings.worker.fetch_max_wait_ms) == (100, 2)
     assert settings.sink.batch_rows == 77
 
 
