@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -49,6 +50,11 @@ def trades() -> Path:
     if not found:
         pytest.skip("no real trades: set HEADRACE_TRADES to a file of them (see ../shared/data/README.md)")
     return found[0]
+
+
+def pytest_configure() -> None:
+    """Where a shell runs the tests behind its back it has them ignore Ctrl-C, and so would all they start and stop."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
