@@ -79,6 +79,11 @@ class Reading:
         low, _ = self._reader.get_watermark_offsets(self._place(topic, partition), timeout=TIMEOUT_S)
         return int(low)
 
+    def end(self, topic: str, partition: int) -> int:
+        """The offset behind the last record."""
+        _, high = self._reader.get_watermark_offsets(self._place(topic, partition), timeout=TIMEOUT_S)
+        return int(high)
+
     def since(self, topic: str, partition: int, time_us: int) -> int:
         """The first offset with a timestamp of ``time_us`` or later: no such record lies before it. The end: none."""
         at = self._place(topic, partition, max(time_us // 1000, 0))

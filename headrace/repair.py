@@ -24,7 +24,7 @@ _FOR_GOOD: Final[MappingProxyType[Reason, str]] = MappingProxyType(
     {
         Reason.STRATEGY_RAISED: "the snapshot was decided on, by every strategy but this one, and cannot come again; "
         "put the strategy right and run the time again under a namespace of its own",
-        Reason.SETTINGS_CHANGED: "settings are fixed for a namespace: others take a namespace of their own",
+        Reason.SETTINGS_CHANGED: "settings are applied by `headrace settings apply`, which says what is wrong",
         Reason.BAD_CLOCK: "the next clock of its source says all that this one would have",
         Reason.LATE: "it counted in the windows that were open, and is late for the others for ever",
     }

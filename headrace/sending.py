@@ -20,6 +20,7 @@ class Outgoing(NamedTuple):
     key: str | None = None
     timestamp_ms: int | None = None
     partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def send(bootstrap: str, records: Iterable[Outgoing]) -> str | None:
@@ -31,9 +32,13 @@ def send(bootstrap: str, records: Iterable[Outgoing]) -> str | None:
         if error is not None:
             failed.append(error.str())
 
-    for topic, value, key, timestamp_ms, partition in records:
-        told: dict[str, Any] = {"timestamp": timestamp_ms, "partition": partition}
-        given = {name: number for name, number in told.items() if number is not None}
+    for topic, value, key, timestamp_ms, partition, headers in records:
+        told: dict[str, Any] = {
+            "timestamp": timestamp_ms,
+            "partition": partition,
+            "headers": list(headers) or None,
+        }
+        given = {name: value for name, value in told.items() if value is not None}
         producer.produce(topic, value, key, on_delivery=delivered, **given)
     if producer.flush(TIMEOUT_S):
         return "the broker does not answer"

@@ -157,6 +157,43 @@ def load_pipeline(file: Path) -> PipelineSettings:
         raise SettingsError(f"{file}: {error}") from error
 
 
+def changed(pipeline: PipelineSettings, told: list[str]) -> PipelineSettings:
+    """``pipeline`` with ``path=value`` said over it, one version higher. Raises `SettingsError`.
+
+    A value is written as in TOML, or as a bare word; an element of a list of parts goes by its name.
+    """
+    values = pipeline.model_dump(mode="json")
+    values["version"] += 1
+    for each in told:
+        path, is_said, value = each.partition("=")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"] if is_said else None
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        if not is_said:
+            raise SettingsError(f'--set {each}: write PATH=VALUE, for example market.bars=\'["1s", "1m"]\'')
+        _put(values, path.split("."), parsed, each)
+    try:
+        return PipelineSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"--set {', '.join(told)}:\n{_problems(error)}") from error
+
+
+def _put(values: Any, path: list[str], value: Any, said: str) -> None:
+    name, *rest = path
+    if isinstance(values, list):
+        values = {each["name"]: each for each in values if isinstance(each, dict) and "name" in each}
+        if not rest:
+            raise SettingsError(f"--set {said}: a whole part is changed in a file; say which of its values")
+    if not isinstance(values, dict) or (rest and name not in values):
+        there = ", ".join(values) if isinstance(values, dict) and values else "nothing"
+        raise SettingsError(f"--set {said}: there is no {name!r} here, but {there}")
+    if rest:
+        _put(values[name], rest, value, said)
+    else:
+        values[name] = value
+
+
 def _problems(error: ValidationError) -> str:
     """A line for each setting that is wrong."""
     return "\n".join(

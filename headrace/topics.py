@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from headrace import sending
+from headrace import history, sending
 from headrace.sending import Outgoing
-from schemas.codec import Codec, decode_body, encode_body
+from schemas.codec import Codec
 from schemas.records import Settings
 from schemas.topics import INPUTS, TOPICS, physical
 from streams.errors import HeadraceError
@@ -45,14 +45,20 @@ class Finding(NamedTuple):
 
 
 def create(
-    bootstrap: str, namespace: str, settings: Settings, codec: Codec, *, sources: bool = True
+    bootstrap: str,
+    namespace: str,
+    settings: Settings,
+    codec: Codec,
+    *,
+    sources: bool = True,
+    later: Sequence[Settings] = (),
 ) -> list[str]:
-    """Make the topics that are missing and write ``settings`` first into every input partition.
+    """Make the topics that are missing; write ``settings``, and ``later`` versions, first into every input partition.
 
     Without ``sources``, as for a replay, which reads another namespace's: all but the source topics.
 
-    Returns the physical names that were made. An input topic that exists is left alone: its settings are fixed. A
-    partition without any record (a creation that was interrupted) gets its settings now.
+    Returns the physical names that were made. An input topic that exists is left alone: its settings change by
+    `headrace.applying` only. A partition without any record (a creation that was interrupted) gets them now.
     Raises `TopicsError`, `SettingsDiffer` where the namespace has other settings already, and
     `streams.errors.StrategyError` where a strategy of the settings cannot be loaded.
     """
@@ -75,13 +81,25 @@ def create(
             if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsError(f"{name}: {error.args[0].str()}") from error
     inputs = [topic for topic in INPUTS if sources or TOPICS[topic].role != "source"]
-    _write_settings(bootstrap, namespace, settings, codec, inputs)
-    _verify(bootstrap, namespace, settings, codec, inputs[0])
+    is_new = not any(
+        sum(_sizes(bootstrap, physical(namespace, topic), TOPICS[topic].partitions))
+        for topic in (history.TOPIC, inputs[0])
+    )
+    known = [] if is_new else history.read(bootstrap, namespace, codec)
+    if known:
+        _verify(namespace, (settings, *later)[-1], known)
+        told = [each.settings for each in known]
+    else:
+        told = [settings, *later]
+    _write_settings(bootstrap, namespace, told, codec, inputs)
+    if not sum(_sizes(bootstrap, physical(namespace, history.TOPIC), TOPICS[history.TOPIC].partitions)):
+        for version in told:
+            history.write(bootstrap, namespace, codec, version)
     return made
 
 
 def _write_settings(
-    bootstrap: str, namespace: str, settings: Settings, codec: Codec, inputs: Iterable[str]
+    bootstrap: str, namespace: str, told: Sequence[Settings], codec: Codec, inputs: Iterable[str]
 ) -> None:
     empty = [
         (topic, partition)
@@ -91,17 +109,17 @@ def _write_settings(
         )
         if records == 0
     ]
-    timestamp_ms = max(settings.effective_from // 1000, 1)
     failed = sending.send(
         bootstrap,
         (
             Outgoing(
                 physical(namespace, topic),
                 codec.encode(topic, settings),
-                timestamp_ms=timestamp_ms,
+                timestamp_ms=1,
                 partition=partition,
             )
             for topic, partition in empty
+            for settings in told
         ),
     )
     if failed:
@@ -114,35 +132,36 @@ def verify_settings(bootstrap: str, namespace: str, settings: Settings, codec: C
     Settings are an input: they hold as they were written, whatever a process was started with. A process that
     was started with others would mislead its owner, so it does not start.
     """
-    _verify(bootstrap, namespace, settings, codec, INPUTS[0])
+    _verify(namespace, settings, _versions(bootstrap, namespace, codec))
 
 
-def _verify(bootstrap: str, namespace: str, settings: Settings, codec: Codec, topic: str) -> None:
-    held = recorded_settings(bootstrap, namespace, codec, topic)
-    if held != decode_body(topic, encode_body(topic, settings)):
-        raise SettingsDiffer(
-            f"namespace {namespace or 'live'!r} runs with other settings (version {held.version}) than this "
-            f"process (version {settings.version}): use those, or another namespace"
-        )
+def _verify(namespace: str, settings: Settings, known: Sequence[history.Applied]) -> None:
+    held = known[-1].settings
+    if history.is_same(held, settings):
+        return
+    is_behind = any(history.is_same(each.settings, settings) for each in known)
+    todo = (
+        "use those (`headrace settings history` shows what has changed)"
+        if is_behind
+        else "use those, apply these (`headrace settings apply`), or take another namespace"
+    )
+    raise SettingsDiffer(
+        f"namespace {namespace or 'live'!r} runs with other settings (version {held.version}) than this "
+        f"process (version {settings.version}): {todo}"
+    )
 
 
-def recorded_settings(bootstrap: str, namespace: str, codec: Codec, topic: str = INPUTS[0]) -> Settings:
-    """The settings that a namespace runs with, as its topic has them. Raises `TopicsError` where there are none."""
-    name = physical(namespace, topic)
-    if name not in _existing(AdminClient({"bootstrap.servers": bootstrap}), bootstrap):
-        raise TopicsError(f"there is no topic {name}: run `headrace topics create` first")
-    reader = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-settings"})
-    try:
-        reader.assign([ck.TopicPartition(name, 0, 0)])
-        message = reader.poll(TIMEOUT_S)
-    finally:
-        reader.close()
-    if message is None or message.error() is not None:
-        raise TopicsError(f"{name} does not begin with its settings: run `headrace topics create` again")
-    held = codec.decode(topic, message.value())
-    if not isinstance(held, Settings):
-        raise TopicsError(f"{name} begins with something else than settings")
-    return held
+def _versions(bootstrap: str, namespace: str, codec: Codec) -> list[history.Applied]:
+    known = history.read(bootstrap, namespace, codec)
+    if not known:
+        name = physical(namespace, history.TOPIC)
+        raise TopicsError(f"{name} is not there, or empty: run `headrace topics create` first")
+    return known
+
+
+def recorded_settings(bootstrap: str, namespace: str, codec: Codec) -> list[Settings]:
+    """Every version of the settings of a namespace, oldest first. Raises `TopicsError` where there is none."""
+    return [each.settings for each in _versions(bootstrap, namespace, codec)]
 
 
 def there(bootstrap: str, namespace: str) -> bool:

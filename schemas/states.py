@@ -119,6 +119,7 @@ class SymbolsPartition(State, kw_only=True, tag="headrace.SymbolsPartition"):
     source_clocks: dict[str, int] = msgspec.field(default_factory=dict)
     clock: int = -4611686018427387904
     forwarded: int = -4611686018427387904
+    later: list[Settings] = msgspec.field(default_factory=list)
 
 
 class OpenQuoteBar(State, kw_only=True, tag="headrace.OpenQuoteBar"):
@@ -161,6 +162,7 @@ class QuotesPartition(State, kw_only=True, tag="headrace.QuotesPartition"):
     source_clocks: dict[str, int] = msgspec.field(default_factory=dict)
     clock: int = -4611686018427387904
     forwarded: int = -4611686018427387904
+    later: list[Settings] = msgspec.field(default_factory=list)
 
 
 class PendingSnapshot(State, kw_only=True, tag="headrace.PendingSnapshot"):
@@ -195,6 +197,7 @@ class UniversesPartition(State, kw_only=True, tag="headrace.UniversesPartition")
     """What the universes agent knows of a partition of universe.bars."""
 
     settings: Settings | None = None
+    later: list[Settings] = msgspec.field(default_factory=list)
 
 
 class OpenOrder(State, kw_only=True, tag="headrace.OpenOrder"):
@@ -264,6 +267,7 @@ class PortfoliosPartition(State, kw_only=True, tag="headrace.PortfoliosPartition
     """What the portfolios agent knows of a partition of portfolio.events."""
 
     settings: Settings | None = None
+    later: list[Settings] = msgspec.field(default_factory=list)
 
 
 class SourcePosition(State, kw_only=True, tag="headrace.SourcePosition"):

@@ -21,7 +21,7 @@ DEAD_LETTER_VALUE_BYTES = 2_000_000
 DEAD_LETTER_BYTES = 3_000_000
 """The largest record: a dead letter with its value and what is told about it."""
 
-Role = Literal["source", "internal", "result", "changelog", "catalogue"]
+Role = Literal["source", "internal", "result", "changelog", "catalogue", "history"]
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,15 @@ _DECLARED = (
         role="catalogue",
         compacted=True,
     ),
+    _topic(
+        "system.settings",
+        "pipeline",
+        (_R.Settings,),
+        "settings",
+        "settings",
+        "every version of the settings of this namespace",
+        role="history",
+    ),
     _changelog("symbols", "symbol", SYMBOL_PARTITIONS, states.SymbolsPartition, states.SymbolState),
     _changelog("quotes", "symbol", SYMBOL_PARTITIONS, states.QuotesPartition, states.QuoteState),
     _changelog("universes", "universe", GROUP_PARTITIONS, states.UniversesPartition, states.UniverseState),
@@ -224,7 +233,7 @@ _DECLARED = (
 
 TOPICS: MappingProxyType[str, Topic] = MappingProxyType({topic.name: topic for topic in _DECLARED})
 INPUTS = ("market.ticks", "market.quotes", "universe.bars", "portfolio.events")
-"""Topics that begin with the settings, in every partition."""
+"""Topics that begin with the settings, in every partition, and get every later version of them."""
 
 
 def physical(namespace: str, name: str) -> str:

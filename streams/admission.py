@@ -6,12 +6,13 @@ one a clock of the source that its header names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from schemas.codec import Unreadable
 from schemas.records import NEVER, Clock, ClockKind, Quote, Reason, Record, Settings, SourceSpec, Tick
 from schemas.states import TickName
+from streams import versions
 from streams.agent import Input, Output, SourcePartition, dead_letter
 from streams.errors import SettingsMissing
 
@@ -31,10 +32,9 @@ Fault = tuple[Reason, str]
 """Why a record goes to the dead letters, and that in words."""
 
 
-class SourceState(Protocol):
+class SourceState(versions.Partition, Protocol):
     """The state of a partition of a source topic, as far as it is about settings and clocks."""
 
-    settings: Settings | None
     source_clocks: dict[str, int]
     clock: int
     forwarded: int
@@ -48,33 +48,53 @@ class Struck(NamedTuple):
 
 
 class Intake(NamedTuple):
-    """One agent's way in: its name for dead letters, what its records are, and the feeds that may write them."""
+    """One agent's way in: its name for dead letters, what it reads, which feeds may write that, and its bar kinds."""
 
     stage: str
     kind: type[Record]
     sources: Callable[[Settings], tuple[SourceSpec, ...]]
+    kinds: Callable[[Settings], Sequence[str]]
 
-    def read(
-        self, where: SourcePartition, settings: Settings | None, item: Input
-    ) -> Settings | Struck | Output | None:
-        """What a record that is none of ``kind`` says: the first settings, a clock, nothing new; or a dead letter.
+    def settle(
+        self, where: SourcePartition, partition: SourceState, item: Input, watermarks: Iterable[int]
+    ) -> Output | None:
+        """Take a settings record; what people must be told of it is answered as a dead letter.
+
+        ``watermarks`` are the latest times of the symbols' records. A source that is new counts from the settings'
+        ``effective_from`` on; the partition's clock waits for one that is gone no more.
+        """
+        told = item.value
+        assert isinstance(told, Settings)
+        versions.forget(partition, lambda old, new: self._is_done(partition, old, new))
+        before = versions.newest(partition)
+        taken = versions.take(partition, told, max(partition.clock, max(watermarks, default=NEVER)))
+        if before is not None and taken.settings is not None:
+            known = {spec.name for spec in self.sources(before)}
+            clocks = partition.source_clocks
+            for spec in self.sources(taken.settings):
+                if spec.name not in known:
+                    clocks[spec.name] = max(clocks.get(spec.name, NEVER), taken.settings.effective_from)
+            self._advance(partition, taken.settings)
+        if taken.error is None:
+            return None
+        return dead_letter(where, item, stage=self.stage, reason=Reason.SETTINGS_CHANGED, error=taken.error)
+
+    def _is_done(self, partition: SourceState, old: Settings, new: Settings) -> bool:
+        longest_us = versions.reach_us(self.kinds(old))
+        return new.effective_from + longest_us + old.lateness_us <= partition.clock
+
+    def read(self, where: SourcePartition, partition: SourceState, item: Input) -> Struck | Output:
+        """What a record says that is neither of ``kind`` nor settings: a clock, or a dead letter.
 
         Raises:
-            SettingsMissing: it came before the partition's ``settings``.
+            SettingsMissing: it came before the partition's settings.
         """
         value = item.value
         fault: Fault
-        if isinstance(value, Settings) and item.key is None:
-            if settings is None:
-                return value
-            if settings.version == value.version:
-                return None
-            error = f"version {value.version} over {settings.version}: settings are fixed per namespace"
-            fault = Reason.SETTINGS_CHANGED, error
-        elif settings is None:
+        if partition.settings is None:
             raise SettingsMissing(where.topic, where.partition)
-        elif value is None and item.key is None:
-            told = self._clock(settings, item)
+        if value is None and item.key is None:
+            told = self._clock(partition, item)
             if isinstance(told, Struck):
                 return told
             fault = told
@@ -86,34 +106,38 @@ class Intake(NamedTuple):
         return dead_letter(where, item, stage=self.stage, reason=fault[0], error=fault[1])
 
     def control(self, where: SourcePartition, partition: SourceState, item: Input) -> Output | None:
-        """Take a record that is none of ``kind`` into the partition's state; bad input is answered as a dead letter.
+        """Take a clock into the partition's state; bad input is answered as a dead letter.
 
         Raises:
             SettingsMissing: it came before the partition's settings.
         """
-        told = self.read(where, partition.settings, item)
-        if isinstance(told, Settings):
-            partition.settings = told
-        elif isinstance(told, Struck) and partition.settings is not None:
-            self.strike(partition, partition.settings, *told)
-        elif isinstance(told, Output):
+        told = self.read(where, partition, item)
+        if isinstance(told, Output):
             return told
+        self.strike(partition, *told)
         return None
 
-    def strike(self, partition: SourceState, settings: Settings, source: str, clock: int) -> None:
-        """Move a source's clock on, and with it the partition's, the least of all; neither ever goes back."""
-        clocks = partition.source_clocks
-        if clock > clocks.get(source, NEVER):
-            clocks[source] = clock
-            least = min(clocks.get(spec.name, NEVER) for spec in self.sources(settings))
-            partition.clock = max(partition.clock, least)
+    def strike(self, partition: SourceState, source: str, clock: int) -> None:
+        """Move a source's clock on, and with it the partition's, the least of all declared; neither ever goes back."""
+        settings = versions.newest(partition)
+        if settings is not None and clock > partition.source_clocks.get(source, NEVER):
+            partition.source_clocks[source] = clock
+            self._advance(partition, settings)
+
+    def _advance(self, partition: SourceState, settings: Settings) -> None:
+        clocks = [partition.source_clocks.get(spec.name, NEVER) for spec in self.sources(settings)]
+        partition.clock = max(partition.clock, min(clocks, default=NEVER))
+
+    def declares(self, settings: Sequence[Settings], source: str, time: int) -> bool:
+        """Whether the settings in force at ``time`` (µs) declare a source."""
+        return any(spec.name == source for spec in self.sources(versions.at(settings, time)))
 
     def bounds(self, partition: SourceState) -> Bounds:
-        """The bounds on times as they are now; to be asked again after every control record."""
+        """The bounds on times as they are now, of the sources of all versions; to be asked again after every clock."""
         settings = partition.settings
         if settings is None:
             return Bounds({}, frozenset())
-        sources = self.sources(settings)
+        sources = [spec for each in versions.held(partition) for spec in self.sources(each)]
         latest = {source.name: MAX_TIME_US for source in sources}
         own_clock = frozenset(source.name for source in sources if source.clock is ClockKind.TICKS)
         for source, clock in partition.source_clocks.items():
@@ -121,13 +145,14 @@ class Intake(NamedTuple):
                 latest[source] = min(MAX_TIME_US, clock + settings.max_ahead_us)
         return Bounds(latest, own_clock)
 
-    def _clock(self, settings: Settings, item: Input) -> Struck | Fault:
+    def _clock(self, partition: SourceState, item: Input) -> Struck | Fault:
         named = next((content for header, content in item.headers if header == "source"), None)
         if named is None:
             error = "a record without key and value is a clock; this one lacks the header source"
             return Reason.BAD_CLOCK, error
         source, time = named.decode(errors="replace"), item.timestamp_ms * 1000
-        if source not in {spec.name for spec in self.sources(settings)}:
+        held, latest = versions.held(partition), versions.held(partition)[-1]
+        if not self.declares((latest,), source, time) and not self.declares(held, source, time):
             return Reason.UNDECLARED_SOURCE, f"clock of {source!r}, which is not in the settings"
         if not 0 < time <= MAX_TIME_US:
             return Reason.BAD_CLOCK, f"clock of {source!r} at {time} is not between 1970 and the year 9999"
@@ -196,6 +221,19 @@ def forward(where: SourcePartition, partition: SourceState) -> Iterator[Output]:
     if settings is None or partition.clock - settings.lateness_us <= partition.forwarded:
         return
     partition.forwarded = through = partition.clock - settings.lateness_us
-    for universe in settings.universes:
-        clock = Clock(universe=universe.name, topic=where.topic, partition=where.partition, through=through)
-        yield Output(UNIVERSE_BARS, universe.name, clock, max(through, 0))
+    for name in dict.fromkeys(
+        universe.name for each in versions.held(partition) for universe in each.universes
+    ):
+        clock = Clock(universe=name, topic=where.topic, partition=where.partition, through=through)
+        yield Output(UNIVERSE_BARS, name, clock, max(through, 0))
+
+
+def stretches(inputs: Sequence[Input], places: Iterable[int]) -> list[tuple[int, int]]:
+    """A run cut before each settings record (at ``places``), each stretch as (begin, end): what holds changes there."""
+    begins = [0, *(place for place in places if place)]
+    return list(zip(begins, [*begins[1:], len(inputs)], strict=True))
+
+
+def is_settings(item: Input) -> bool:
+    """Whether a record tells settings."""
+    return item.key is None and isinstance(item.value, Settings)

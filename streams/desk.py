@@ -24,7 +24,7 @@ from schemas.records import (
     TradingState,
 )
 from schemas.states import OpenOrder, PortfolioState, StrategyState
-from streams import commands, positions, risk, venue
+from streams import commands, positions, risk, venue, versions
 from streams.agent import Input, Output, SourcePartition, dead_letter
 from streams.errors import StateMismatch
 from streams.journal import WITHIN, Journal
@@ -70,13 +70,24 @@ class Desk:
         if ordinal is not None:
             self._apply(command, ordinal)
 
-    def on_snapshot(self, snapshot: Snapshot, item: Input, where: SourcePartition) -> None:
-        """Decide on a snapshot; a repeat does nothing. ``item``, read from ``where``, is what it came as."""
+    def on_late_settings(self, version: int, message: str) -> None:
+        """Tell that settings came too late to hold from where they should."""
+        self._journal.settings(f"settings/{version}/late", message)
+
+    def on_snapshot(
+        self, snapshot: Snapshot, item: Input, where: SourcePartition, before: PortfolioSpec | None = None
+    ) -> None:
+        """Decide on a snapshot; a repeat does nothing. ``item``, read from ``where``, is what it came as.
+
+        ``before`` is what the settings said for the last snapshot; where that was something else, people are told.
+        """
         state = self._state
         if snapshot.start <= state.last_start:
             return
         state.last_start, state.last_end, state.ordinal = snapshot.start, snapshot.end, 0
         self._journal.ordinal = WITHIN
+        if before is not None and before != self._spec and before.epoch == state.epoch:
+            self._journal.settings(f"settings/{self._journal.version}", self._changes(before))
         self._match(snapshot)
         closes = {row.symbol: from_float(row.bar.close) for row in snapshot.rows}
         positions.mark(state.holdings, closes)
@@ -86,6 +97,10 @@ class Desk:
         self._journal.equity(equity)
         for command, ordinal in commands.fall_due(state):
             self._apply(command, ordinal)
+
+    def _changes(self, before: PortfolioSpec) -> str:
+        changes = (f"{what} {was} → {now}" for what, was, now in versions.differences(before, self._spec))
+        return f"settings {self._journal.version} hold: {'; '.join(changes)}"
 
     def _match(self, snapshot: Snapshot) -> None:
         state, spec = self._state, self._spec

@@ -1,9 +1,9 @@
 """The gate: which ticks of a run reach the bars, and what the partition's clock was when each of them came.
 
-A tick is refused where its source is not declared, its price, size or time is out of bounds, or its time is more than
-``max_ahead_us`` past its source's clock (a source whose clock is its own ticks is not held to that: nothing else tells
-how far its time has come). A repeat, by name, is dropped before its content is looked at. Ticks that the settings
-leave out (odd lots, for example) go no further either.
+A tick is refused where the settings in force at its time do not declare its source, its price, size or time is out of
+bounds, or its time is more than ``max_ahead_us`` past its source's clock (a source whose clock is its own ticks is not
+held to that: nothing else tells how far its time has come). A repeat, by name, is dropped before its content is looked
+at. Ticks that the settings leave out (odd lots, for example) go no further either.
 
 Everything happens in the partition's order, in one kernel over the run's rows; `Passed` then holds the ticks of one
 key next to each other, each key's in order of arrival.
@@ -22,6 +22,7 @@ from schemas.compiled import kernel
 from schemas.records import NEVER, Condition, Settings, TickFilter
 from streams.admission import MAX_PRICE, MAX_SIZE, MAX_TIME_US, SESSIONS
 from streams.bars.state import EVENT
+from streams.bars.time import in_force
 
 Array = Any
 """A structured array of the dtype that is named with it."""
@@ -56,8 +57,9 @@ LANE: Final = np.dtype(
     ],
     align=True,
 )
-SOURCE: Final = np.dtype([("clock", np.int64), ("own", np.bool_)], align=True)
-"""A declared source's clock (µs, NEVER before the first), and whether its ticks are its clock."""
+SOURCE: Final = np.dtype([("clock", np.int64), ("own", np.bool_), ("counts", np.bool_)], align=True)
+"""A source's clock (µs, NEVER before the first); whether its ticks are its clock; whether the partition waits for it.
+"""
 CLOCK: Final = np.dtype([("place", np.int64), ("source", np.int64), ("time", np.int64)], align=True)
 """A clock record: its place in the run, its source, its time (µs)."""
 RULES: Final = np.dtype(
@@ -120,8 +122,13 @@ def admit(
     clocks: Array,
     clock: int,
     ruled: Array,
+    begun: NDArray[np.int64],
+    declared: NDArray[np.bool_],
 ) -> Passed:
     """Take a run through the gate.
+
+    ``begun``, shape (versions,), are the times (µs) from which the settings' versions hold; ``declared``, shape
+    (versions, sources), is which source each declares.
 
     ``slots``, shape (k, SESSIONS), holds for each key the lanes of its last sessions, oldest first, -1 where free. It
     is updated in place, and so are ``lanes`` (`LANE`) and ``sources`` (`SOURCE`).
@@ -129,7 +136,9 @@ def admit(
     keys = len(slots)
     verdicts, marks = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.int64)
     begins, changed = np.zeros(keys + 1, np.int64), np.zeros(keys, np.bool_)
-    clock = _judge(rows, lanes, slots, sources, clocks, clock, ruled, verdicts, marks, begins, changed)
+    clock = _judge(
+        rows, lanes, slots, sources, clocks, clock, ruled, begun, declared, verdicts, marks, begins, changed
+    )
     events, places = np.empty(begins[-1], EVENT), np.empty(begins[-1], np.int32)
     _gather(rows, offsets, lanes, verdicts, marks, begins, events, places)
     return Passed(verdicts, marks, events, places, begins, changed, int(clock))
@@ -139,7 +148,10 @@ def prepare() -> None:
     """Compile the kernels."""
     slots, clocks = np.empty((0, SESSIONS), np.int32), np.empty(0, CLOCK)
     rows, sources, ruled = np.empty(0, TICK), np.zeros(1, SOURCE), np.zeros(1, RULES)
-    admit(rows, np.empty(0, np.int64), np.empty(0, LANE), slots, sources, clocks, NEVER, ruled)
+    begun, declared = np.array([NEVER]), np.ones((1, 1), np.bool_)
+    admit(
+        rows, np.empty(0, np.int64), np.empty(0, LANE), slots, sources, clocks, NEVER, ruled, begun, declared
+    )
 
 
 @kernel
@@ -151,6 +163,8 @@ def _judge(
     clocks: Array,
     clock: int,
     ruled: Array,
+    begun: NDArray[np.int64],
+    declared: NDArray[np.bool_],
     verdicts: NDArray[np.uint8],
     marks: NDArray[np.int64],
     begins: NDArray[np.int64],
@@ -168,7 +182,7 @@ def _judge(
         if number == NO_TICK:
             continue
         source = lanes[number].source
-        if source < 0:
+        if source < 0 or (len(begun) > 1 and not declared[in_force(begun, row.event_time), source]):
             verdicts[i] = _UNDECLARED
             continue
         key = lanes[number].key
@@ -210,12 +224,13 @@ def _judge(
 
 @kernel
 def _strike(sources: Array, clock: int, source: int, time: int) -> int:
-    """Move a source's clock on, and answer the partition's: the least of all; neither ever goes back."""
+    """Move a source's clock on, and answer the partition's: the least of all that count; neither ever goes back."""
     if time > sources[source].clock:
         sources[source].clock = time
-        least = sources[0].clock
-        for i in range(1, sources.shape[0]):
-            least = min(least, sources[i].clock)
+        least = MAX_TIME_US
+        for i in range(sources.shape[0]):
+            if sources[i].counts:
+                least = min(least, sources[i].clock)
         clock = max(clock, least)
     return clock
 

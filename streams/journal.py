@@ -161,6 +161,24 @@ class Journal:
             ),
         )
 
+    def settings(self, id: str, message: str) -> None:
+        """What people must know of a change of the settings."""
+        state = self._state
+        event_time = max(state.last_end, 0)
+        alert = RiskAlert(
+            portfolio=self._portfolio,
+            epoch=state.epoch,
+            id=id,
+            kind=AlertKind.SETTINGS,
+            start=state.last_start,
+            ordinal=self.ordinal,
+            event_time=event_time,
+            previous=state.state,
+            state=state.state,
+            message=message,
+        )
+        self._outputs.append(Output("risk.alerts", self._portfolio, alert, event_time))
+
     def command(self, command: Command, previous: TradingState, message: str) -> None:
         """The record of a command and its place; before any snapshot, its time is that of its issue."""
         state = self._state

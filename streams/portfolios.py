@@ -10,8 +10,11 @@ from decimal import localcontext
 from typing import Any
 
 from schemas.codec import Unreadable
-from schemas.records import Answer, Command, PortfolioSpec, Reason, Settings, Snapshot, StrategySpec
+from schemas.partitioner import partition_of
+from schemas.records import NEVER, Answer, Command, PortfolioSpec, Reason, Settings, Snapshot, StrategySpec
 from schemas.states import PortfoliosPartition, PortfolioState
+from schemas.topics import TOPICS
+from streams import versions
 from streams.agent import Input, Output, SourcePartition, dead_letter
 from streams.correlations import packed
 from streams.desk import Desk, new_state
@@ -95,10 +98,8 @@ class _Run:
         self._where = where
         self._partition = partition
         self._keys = keys
-        self._desks: dict[str, Desk] = {}
-        self._specs: dict[str, PortfolioSpec] = {}
-        if partition.settings is not None:
-            self._know(partition.settings)
+        self._desks: dict[tuple[str, int], Desk] = {}
+        self._know()
 
     def take(self, item: Input) -> Refusal | None:
         """Fold one record in; why it was refused, if it was."""
@@ -108,61 +109,121 @@ class _Run:
         if value is None:
             return Reason.WRONG_SCHEMA, "a record without value means nothing here"
         if isinstance(value, Settings):
-            return self._take_settings(value)
+            return self._settle(value)
         if self._partition.settings is None:
             raise SettingsMissing(self._where.topic, self._where.partition)
         if not isinstance(value, Snapshot | Command | Answer):
             return Reason.WRONG_SCHEMA, f"a {type(value).__name__} does not belong here"
         if item.key != value.portfolio.encode():
             return Reason.BAD_KEY, f"the key is {item.key!r}, the record is for portfolio {value.portfolio!r}"
-        spec = self._specs.get(value.portfolio)
-        if spec is None:
-            return Reason.UNDECLARED_KEY, f"no portfolio {value.portfolio!r} in settings {self._version}"
+        if isinstance(value, Snapshot):
+            return self._decide(value, item)
+        number = self._now(value.portfolio)
+        if number is None:
+            return self._undeclared(value.portfolio)
         if isinstance(value, Answer):
             return (
                 Reason.WRONG_SCHEMA,
-                f"portfolio {spec.name!r} trades on paper: nobody answers to its orders",
+                f"portfolio {value.portfolio!r} trades on paper: nobody answers to its orders",
             )
-        if isinstance(value, Command):
-            if value.after is not None and not 0 <= value.after.ordinal < _MAX_ORDINAL:
-                return Reason.WRONG_SCHEMA, f"there is no ordinal {value.after.ordinal}"
-            self._desk(spec).on_command(value)
-        else:
-            refused = _check_snapshot(value, spec)
-            if refused is not None:
-                return refused
-            self._desk(spec).on_snapshot(value, item, self._where)
-        self.touched.add(spec.name)
+        if value.after is not None and not 0 <= value.after.ordinal < _MAX_ORDINAL:
+            return Reason.WRONG_SCHEMA, f"there is no ordinal {value.after.ordinal}"
+        self._desk(value.portfolio, number).on_command(value)
+        self.touched.add(value.portfolio)
         return None
 
-    def _take_settings(self, settings: Settings) -> Refusal | None:
-        held = self._partition.settings
-        if held is None:
-            self._partition.settings = settings
-            self._know(settings)
-        elif settings.version != held.version:
-            return (
-                Reason.SETTINGS_CHANGED,
-                f"settings {settings.version} after {held.version}: they are fixed for a namespace",
-            )
+    def _decide(self, snapshot: Snapshot, item: Input) -> Refusal | None:
+        name = snapshot.portfolio
+        state = self._keys.get(name)
+        if state is not None and snapshot.start <= min(state.last_start, self._held[0].effective_from - 1):
+            return None  # a repeat, of a time whose settings are forgotten
+        number = self._number(snapshot.start)
+        spec = self._specs[number].get(name)
+        if spec is None or (state is not None and state.epoch > spec.epoch):
+            if state is not None and snapshot.start <= max(
+                state.last_start, self._held[number].effective_from
+            ):
+                return None  # left over from a portfolio, or an epoch, that is gone: a repeat
+            return self._undeclared(name)
+        refused = _check_snapshot(snapshot, spec)
+        if refused is not None:
+            return refused
+        before = None
+        if state is not None and state.last_start != NEVER:
+            before = self._specs[self._number(state.last_start)].get(name)
+        self._desk(name, number).on_snapshot(snapshot, item, self._where, before)
+        self.touched.add(name)
         return None
 
-    def _know(self, settings: Settings) -> None:
-        self._version = settings.version
-        self._specs = {spec.name: spec for spec in settings.portfolios}
-        self._deciders = {
-            spec.name: [self._decider(strategy) for strategy in spec.strategies]
-            for spec in settings.portfolios
-        }
+    def _undeclared(self, portfolio: str) -> Refusal:
+        return Reason.UNDECLARED_KEY, f"no portfolio {portfolio!r} in settings {self._held[-1].version}"
 
-    def _desk(self, spec: PortfolioSpec) -> Desk:
-        desk = self._desks.get(spec.name)
-        if desk is None:
+    def _number(self, start: int) -> int:
+        """Which of the settings held are in force for a snapshot that starts at ``start``."""
+        return self._held.index(versions.at(self._held, start))
+
+    def _now(self, portfolio: str) -> int | None:
+        """Those under which a portfolio stands behind its last snapshot; None where it is not, and will not be."""
+        state = self._keys.get(portfolio)
+        declared = [number for number, specs in enumerate(self._specs) if portfolio in specs]
+        if state is None:
+            return next(iter(declared), None)
+        number = self._number(state.last_start)
+        spec = self._specs[number].get(portfolio)
+        if spec is not None and spec.epoch == state.epoch:
+            return number
+        same = (each for each in declared if self._specs[each][portfolio].epoch == state.epoch)
+        return next(same, next(iter(declared), None))
+
+    def _settle(self, told: Settings) -> Refusal | None:
+        versions.forget(self._partition, self._is_done)
+        past = max((state.last_start for state in self._keys.values()), default=NEVER)
+        taken = versions.take(self._partition, told, past)
+        self._know()
+        if taken.error is None:
+            return None
+        if taken.settings is not None:
+            for name in sorted(self._keys):
+                number = self._now(name)
+                if number is not None:
+                    self._desk(name, number).on_late_settings(told.version, taken.error)
+                    self.touched.add(name)
+        return Reason.SETTINGS_CHANGED, taken.error
+
+    def _is_done(self, old: Settings, new: Settings) -> bool:
+        """Whether every portfolio of this partition has decided on its last snapshot before ``new``."""
+        kept = {spec.name for spec in new.portfolios}
+        partitions = TOPICS[self._where.topic].partitions
+        for spec in old.portfolios:
             state = self._keys.get(spec.name)
+            if state is None:
+                if partition_of(spec.name, partitions) == self._where.partition:
+                    return False
+            elif (state.last_start if spec.name in kept else state.last_end) < new.effective_from:
+                return False
+        return True
+
+    def _know(self) -> None:
+        self._held = versions.held(self._partition)
+        self._specs = [{spec.name: spec for spec in settings.portfolios} for settings in self._held]
+        self._desks = {}
+        for strategy in (
+            each for specs in self._specs for spec in specs.values() for each in spec.strategies
+        ):
+            self._decider(strategy)  # what cannot be loaded is told now
+
+    def _desk(self, portfolio: str, number: int) -> Desk:
+        spec, version = self._specs[number][portfolio], self._held[number].version
+        state = self._keys.get(portfolio)
+        desk = self._desks.get((portfolio, version))
+        if desk is None or state is None or state.epoch != spec.epoch:
             if state is None or state.epoch != spec.epoch:
-                state = self._keys[spec.name] = new_state(spec)
-            desk = Desk(spec, self._version, state, self._deciders[spec.name], self.outputs)
-            self._desks[spec.name] = desk
+                fresh = new_state(spec)
+                if state is not None:  # commands wait for snapshots, of whichever epoch those will be
+                    fresh.kept, fresh.seen = state.kept, state.seen
+                state = self._keys[portfolio] = fresh
+            deciders = [self._decider(strategy) for strategy in spec.strategies]
+            desk = self._desks[portfolio, version] = Desk(spec, version, state, deciders, self.outputs)
         return desk
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from schemas.records import Quote, Reason, Settings
 from schemas.states import QuotesPartition, QuoteState
+from streams import versions
 from streams.admission import (
     MAX_NAME_CHARS,
     MAX_PRICE,
@@ -21,7 +22,9 @@ from streams.admission import (
     Intake,
     forward,
     is_repeat,
+    is_settings,
     name_of,
+    stretches,
     symbol_of,
     time_fault,
 )
@@ -31,7 +34,12 @@ from streams.errors import SettingsMissing
 from streams.quoting import bars
 from streams.quoting.bars import Event, LateQuote, Window, Windows
 
-INTAKE: Final = Intake("quotes", Quote, lambda settings: settings.quote_sources)
+INTAKE: Final = Intake(
+    "quotes",
+    Quote,
+    lambda settings: settings.quote_sources,
+    lambda settings: [universe.kind for universe in settings.universes],
+)
 
 
 class Quotes:
@@ -65,7 +73,29 @@ class Quotes:
         """
         outputs: list[Output] = []
         touched: set[str] = set()
-        before = partition.clock
+        told = [place for place, item in enumerate(inputs) if is_settings(item)]
+        for begin, end in stretches(inputs, told):
+            some_outputs, some_touched = self._step(where, partition, keys, inputs[begin:end])
+            outputs += some_outputs
+            touched |= some_touched
+        return outputs, touched
+
+    def _step(
+        self,
+        where: SourcePartition,
+        partition: QuotesPartition,
+        keys: dict[str, QuoteState],
+        inputs: Sequence[Input],
+    ) -> tuple[list[Output], set[str]]:
+        """A stretch with settings at its beginning, or none."""
+        outputs: list[Output] = []
+        touched: set[str] = set()
+        before = partition.clock  # settings move it too, where a source is gone
+        if inputs and is_settings(inputs[0]):
+            watermarks = (state.watermark for state in keys.values())
+            letter = INTAKE.settle(where, partition, inputs[0], watermarks)
+            outputs += [] if letter is None else [letter]
+            inputs = inputs[1:]
         events = _admit(where, partition, keys, inputs, outputs, touched)
         if partition.settings is None:
             return outputs, touched
@@ -74,7 +104,7 @@ class Quotes:
             for symbol, state in keys.items():
                 if symbol in events or any(bar.end <= through for bar in state.open_bars):
                     events.setdefault(symbol, []).append(Event(partition.clock))
-        windows = _windows(partition.settings)
+        windows = _windows(versions.held(partition))
         none = Windows((), partition.settings.lateness_us, partition.settings.version)
         for symbol, run in events.items():
             touched.add(symbol)
@@ -88,9 +118,24 @@ class Quotes:
         return outputs, touched
 
 
-@functools.lru_cache(maxsize=8)
-def _windows(settings: Settings) -> dict[str, Windows]:
-    """By symbol: the kinds of the universes that hold it, in the order in which the settings name them."""
+@functools.lru_cache(maxsize=64)
+def _windows(held: tuple[Settings, ...]) -> dict[str, Windows]:
+    """By symbol: the kinds of the universes that hold it, in the order in which the settings name them, by version."""
+    each = [(settings, _of(settings)) for settings in held]
+    (oldest, first), *later = each
+    none = Windows((), oldest.lateness_us, oldest.version)
+    return {
+        symbol: first.get(symbol, none)._replace(
+            later=tuple(
+                (settings.effective_from, of.get(symbol, none._replace(settings=settings.version)))
+                for settings, of in later
+            )
+        )
+        for symbol in dict.fromkeys(symbol for _, of in each for symbol in of)
+    }
+
+
+def _of(settings: Settings) -> dict[str, Windows]:
     universes: dict[str, dict[str, tuple[str, ...]]] = {}
     for universe in settings.universes:
         for symbol in universe.symbols:
@@ -117,6 +162,7 @@ def _admit(
     """The first pass: each symbol's good quotes; dead letters to ``outputs``, states with new names to ``keys``."""
     events: dict[str, list[Event]] = {}
     latest, own_clock = INTAKE.bounds(partition)
+    held = versions.held(partition)
     for place, item in enumerate(inputs):
         quote = item.value
         if type(quote) is not Quote:
@@ -129,7 +175,7 @@ def _admit(
         if settings is None:
             raise SettingsMissing(where.topic, where.partition)
         name = name_of(where, item, quote)
-        fault = _misplaced(item, quote, latest)
+        fault = _misplaced(item, quote, latest, held)
         if fault is None:
             state = keys.get(quote.symbol) or QuoteState()
             if quote.sequence is not None:
@@ -145,18 +191,21 @@ def _admit(
         keys[quote.symbol] = state
         events.setdefault(quote.symbol, []).append(Event(partition.clock, quote, name, place))
         if quote.source in own_clock:
-            INTAKE.strike(partition, settings, quote.source, quote.event_time - settings.lateness_us)
+            INTAKE.strike(partition, quote.source, quote.event_time - settings.lateness_us)
     return events
 
 
-def _misplaced(item: Input, quote: Quote, latest: dict[str, int]) -> Fault | None:
+def _misplaced(item: Input, quote: Quote, latest: dict[str, int], held: tuple[Settings, ...]) -> Fault | None:
     """What is wrong with whose quote it is: key, source, session."""
     symbol = symbol_of(item.key)
     if symbol is None:
         return Reason.BAD_KEY, f"the key is not a symbol: {item.key!r}"
     if quote.symbol != symbol:
         return Reason.BAD_KEY, f"the key is {symbol!r}, the quote's symbol {quote.symbol!r}"
-    if quote.source not in latest:
+    is_declared = quote.source in latest
+    if len(held) > 1:
+        is_declared = INTAKE.declares(held, quote.source, quote.event_time)
+    if not is_declared:
         return Reason.UNDECLARED_SOURCE, f"source {quote.source!r} is not in the settings"
     if quote.sequence is not None and len(quote.session) > MAX_NAME_CHARS:
         error = f"a session of {len(quote.session)} characters; at most {MAX_NAME_CHARS} name a quote"

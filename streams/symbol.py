@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.columns import NO_SEQUENCE, Lane
-from schemas.records import NEVER, ClockKind, RegimeSpec, Settings
+from schemas.records import NEVER, ClockKind, RegimeSpec, Settings, SourceSpec
 from schemas.states import RegimeState, SymbolsPartition, SymbolState, TickName
-from streams import gate
+from streams import gate, versions
 from streams.admission import MAX_NAME_CHARS, SESSIONS
 from streams.agent import SourcePartition
 from streams.bars import plan as bars
@@ -23,38 +23,76 @@ from streams.bars.state import SymbolBars
 from streams.ticks import Ticks
 
 
-class Plan(NamedTuple):
-    """What the settings say, as the fold needs it."""
+class Terms(NamedTuple):
+    """What one version of the settings says of closed bars."""
 
-    bars: bars.Plan
-    rules: NDArray[Any]
-    source_numbers: dict[str, int]
     regimes: RegimeSpec
-    judged: tuple[bool, ...]
-    """By kind: whether its bars have regimes."""
+    judged: frozenset[str]
+    """Kinds whose bars have regimes."""
     universes: dict[tuple[str, str], tuple[str, ...]]
     """By (symbol, kind): the universes that take its bars."""
 
 
-@functools.lru_cache(maxsize=8)
-def plan_of(settings: Settings) -> Plan:
-    """The plan of settings; the same one each time, since the fold's part of it is expensive.
+class Plan(NamedTuple):
+    """What the versions of the settings say, as the fold needs it."""
+
+    bars: bars.Plan
+    rules: NDArray[Any]
+    sources: tuple[SourceSpec, ...]
+    """Of all versions."""
+    source_numbers: dict[str, int]
+    declared: NDArray[np.bool_]
+    """Which version declares which source; shape (versions, sources)."""
+    terms: tuple[Terms, ...]
+    """By version."""
+
+
+@functools.lru_cache(maxsize=64)
+def plan_of(versions: tuple[Settings, ...]) -> Plan:
+    """The plan of a partition's settings; the same one each time, since the fold's part of it is expensive.
 
     Raises:
         UnknownKind: they name a bar kind that does not exist.
     """
+    oldest = versions[0]
+    sources = {spec.name: spec for settings in versions for spec in settings.sources}
+    names = [{spec.name for spec in settings.sources} for settings in versions]
+    return Plan(
+        bars.Plan.of_versions(
+            [bars.Version(each.version, each.kinds, each.effective_from) for each in versions],
+            oldest.lateness_us,
+        ),
+        gate.rules(oldest),
+        tuple(sources.values()),
+        {name: number for number, name in enumerate(sources)},
+        np.array([[name in declared for name in sources] for declared in names], np.bool_),
+        tuple(map(_terms, versions)),
+    )
+
+
+def _terms(settings: Settings) -> Terms:
     universes: defaultdict[tuple[str, str], tuple[str, ...]] = defaultdict(tuple)
     for universe in settings.universes:
         for symbol in universe.symbols:
             universes[symbol, universe.kind] += (universe.name,)
-    return Plan(
-        bars.Plan.of(settings.kinds, settings.lateness_us, settings.version),
-        gate.rules(settings),
-        {spec.name: number for number, spec in enumerate(settings.sources)},
-        settings.regimes,
-        tuple(kind in settings.regimes.kinds for kind in settings.kinds),
-        dict(universes),
-    )
+    return Terms(settings.regimes, frozenset(settings.regimes.kinds), dict(universes))
+
+
+class Plans:
+    """The plan of each partition, found by what its state holds: to compare the settings would cost more than a run."""
+
+    def __init__(self) -> None:
+        self._held: dict[SourcePartition, tuple[Settings, list[Settings], Plan]] = {}
+
+    def of(self, where: SourcePartition, partition: SymbolsPartition) -> Plan | None:
+        """The plan of a partition; None before its settings."""
+        settings, later = partition.settings, partition.later
+        if settings is None:
+            return None
+        known = self._held.get(where)
+        if known is None or known[0] is not settings or known[1] is not later:
+            known = self._held[where] = settings, later, plan_of(versions.held(partition))
+        return known[2]
 
 
 class Symbol:
@@ -66,7 +104,7 @@ class Symbol:
         """Takes over a state as it was restored, or an empty one."""
         self.bars = SymbolBars.thaw(state, plan.bars)
         self.names = state.names
-        self.regimes = state.regimes
+        self.regimes = [regime for regime in state.regimes if regime.kind in plan.bars.numbers]
         self.plan = plan
 
     def freeze(self) -> SymbolState:
@@ -81,6 +119,13 @@ class Symbol:
         regime = RegimeState(kind=kind)
         self.regimes.append(regime)
         return regime
+
+
+def working(state: SymbolState | Symbol | None, plan: Plan) -> Symbol:
+    """A symbol's state at work under ``plan``; a new one where there is none yet."""
+    if isinstance(state, Symbol):
+        return state if state.plan is plan else Symbol(state.freeze(), plan)
+    return Symbol(SymbolState() if state is None else state, plan)
 
 
 class Run:
@@ -99,9 +144,7 @@ class Run:
             number = of_key.get(lane.symbol)
             if number is None:
                 number = of_key[lane.symbol] = len(self.symbols)
-                state = keys.get(lane.symbol)
-                if type(state) is not Symbol:
-                    state = Symbol(SymbolState() if state is None else state, plan)
+                state = working(keys.get(lane.symbol), plan)
                 self.symbols.append(lane.symbol)
                 self.states.append(state)
             owner.append(number)
@@ -146,12 +189,13 @@ class Run:
             ]
         return columns
 
-    def admit(self, partition: SymbolsPartition, settings: Settings, clocks: NDArray[Any]) -> gate.Passed:
+    def admit(self, partition: SymbolsPartition, clocks: NDArray[Any]) -> gate.Passed:
         """Through the gate; the partition's clocks move on."""
-        sources = np.zeros(len(settings.sources), gate.SOURCE)
-        held = partition.source_clocks
-        for number, spec in enumerate(settings.sources):
-            sources[number] = held.get(spec.name, NEVER), spec.clock is ClockKind.TICKS
+        plan, held = self.plan, partition.source_clocks
+        sources = np.zeros(len(plan.sources), gate.SOURCE)
+        for number, spec in enumerate(plan.sources):
+            counts = bool(plan.declared[-1, number])
+            sources[number] = held.get(spec.name, NEVER), spec.clock is ClockKind.TICKS, counts
         passed = gate.admit(
             self.ticks.rows,
             self.ticks.offsets,
@@ -160,10 +204,12 @@ class Run:
             sources,
             clocks,
             partition.clock,
-            self.plan.rules,
+            plan.rules,
+            plan.bars.begins,
+            plan.declared,
         )
         partition.clock = passed.clock
-        moved = zip(settings.sources, sources["clock"].tolist(), strict=True)
+        moved = zip(plan.sources, sources["clock"].tolist(), strict=True)
         partition.source_clocks = {spec.name: clock for spec, clock in moved if clock != NEVER}
         return passed
 

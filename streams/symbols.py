@@ -9,7 +9,7 @@ been dealt with at its place, because windows close in order of their ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,6 @@ from schemas.records import (
     DeadLetter,
     LateTick,
     Reason,
-    Settings,
     Tick,
     UniverseBar,
 )
@@ -37,7 +36,9 @@ from streams.admission import (
     Intake,
     Struck,
     forward,
+    is_settings,
     name_of,
+    stretches,
     symbol_of,
     time_fault,
 )
@@ -47,14 +48,14 @@ from streams.bars.state import Outbox
 from streams.errors import SettingsMissing
 from streams.gate import Verdict
 from streams.regimes import rule
-from streams.symbol import Plan, Run, Symbol, plan_of
+from streams.symbol import Plan, Plans, Run, Symbol, working
 from streams.ticks import Ticks
 
 BARS: Final = "market.bars"
 REGIMES: Final = "market.regimes"
 LATE: Final = "market.ticks.late"
 
-INTAKE: Final = Intake("symbols", Tick, lambda settings: settings.sources)
+INTAKE: Final = Intake("symbols", Tick, lambda settings: settings.sources, lambda settings: settings.kinds)
 
 
 class Symbols:
@@ -80,6 +81,7 @@ class Symbols:
         bodies.prepare()
         self._encoded = encoded
         self._out = Outbox()
+        self._plans = Plans()
 
     def step(
         self,
@@ -95,14 +97,44 @@ class Symbols:
             UnknownKind: the settings name a bar kind that does not exist.
         """
         ticks = inputs if isinstance(inputs, Ticks) else Ticks.of(inputs)
+        told = [index for index, item in ticks.others if is_settings(item)]
+        if not any(told):  # as always but where settings change
+            return self._step(where, partition, keys, ticks)
         outputs: list[Output] = []
-        clocks = _controls(where, partition, ticks, outputs)
-        settings, before = partition.settings, partition.clock
-        if settings is None:  # a run without a record
+        touched: set[str] = set()
+        for begin, end in stretches(ticks, told):
+            some_outputs, some_touched = self._step(where, partition, keys, ticks.part(begin, end))
+            outputs += some_outputs
+            touched |= some_touched
+        return outputs, touched
+
+    def _step(
+        self,
+        where: SourcePartition,
+        partition: SymbolsPartition,
+        keys: dict[str, Any],
+        ticks: Ticks,
+    ) -> tuple[list[Output], set[str]]:
+        """A stretch with settings at its beginning, or none."""
+        outputs: list[Output] = []
+        forgotten: set[str] = set()
+        before = partition.clock  # settings move it too, where a source is gone
+        plan = self._plans.of(where, partition)
+        if ticks.others and is_settings(ticks.others[0][1]):
+            letter = INTAKE.settle(where, partition, ticks.others[0][1], _watermarks(keys))
+            outputs += [] if letter is None else [letter]
+            known = () if plan is None else plan.bars.kinds
+            plan = self._plans.of(where, partition)
+            if plan is not None and not set(known) <= set(plan.bars.kinds):
+                # Here, and in the changelog: a kind that comes back begins anew, whoever owns the partition then.
+                forgotten = set(keys)
+                keys.update((symbol, working(state, plan)) for symbol, state in list(keys.items()))
+        clocks = _controls(where, partition, plan, ticks, outputs)
+        settings = partition.settings
+        if settings is None or plan is None:  # a run without a record
             return outputs, set()
-        plan = plan_of(settings)
         run = Run(where, ticks, keys, plan)
-        passed = run.admit(partition, settings, clocks)
+        passed = run.admit(partition, clocks)
         _refuse(where, ticks, passed, outputs)
         outputs.sort(key=_offset)
         touched = run.note(passed, keys)
@@ -112,8 +144,8 @@ class Symbols:
             through = passed.clock - settings.lateness_us
             busy = set(symbols)
             for symbol, state in keys.items():
-                if type(state) is SymbolState:
-                    state = keys[symbol] = Symbol(state, plan)
+                if type(state) is not Symbol or state.plan is not plan:
+                    state = keys[symbol] = working(state, plan)
                 if state.bars.next_end <= through and symbol not in busy:
                     touched.add(symbol)
                     symbols.append(symbol)
@@ -127,7 +159,7 @@ class Symbols:
             self._emit_late(symbols, states, run, passed, told, outputs)
             self._emit_bars(symbols, states, plan, outputs)
         outputs += forward(where, partition)
-        return outputs, touched
+        return outputs, touched | forgotten
 
     def _emit_late(
         self,
@@ -152,6 +184,7 @@ class Symbols:
         if not len(bars):
             return
         numbers = self._out.bar_symbols
+        in_force = plan.bars.version_of(bars["start"]).tolist()
         values: Sequence[bytes | tuple[Any, ...]]
         if self._encoded:
             values = bodies.encode(
@@ -164,10 +197,11 @@ class Symbols:
         else:
             values = bars.tolist()
         told = zip(numbers.tolist(), bars["kind"].tolist(), bars["end"].tolist(), values, strict=True)
-        append, universes = outputs.append, plan.universes
+        append = outputs.append
         for place, (number, kind, end, value) in enumerate(told):
             symbol = symbols[number]
-            judged, taken = plan.judged[kind], universes.get((symbol, plan.bars.kinds[kind]), ())
+            name, terms = plan.bars.kinds[kind], plan.terms[in_force[place]]
+            judged, taken = name in terms.judged, terms.universes.get((symbol, name), ())
             if type(value) is bytes:
                 append(Output(BARS, symbol, Encoded(body=value), end))
                 if not judged and not taken:
@@ -175,12 +209,12 @@ class Symbols:
                 value = bars[place].item()
             assert type(value) is tuple
             state = states[number]
-            bar = _bar(symbol, state.bars.prefixes, value, plan)
+            bar = _bar(symbol, state.bars.prefixes, value, plan, int(plan.bars.settings[in_force[place]]))
             if not self._encoded:
                 append(Output(BARS, symbol, bar, end))
             regime = None
             if judged:
-                _, regime = rule.step(state.regime(bar.kind), bar, plan.regimes)
+                _, regime = rule.step(state.regime(bar.kind), bar, terms.regimes)
                 append(Output(REGIMES, symbol, regime, end))
             for universe in taken:
                 append(
@@ -218,17 +252,30 @@ def _offset(letter: Output) -> int:
     return letter.value.offset
 
 
+def _watermarks(keys: dict[str, Any]) -> Iterator[int]:
+    """The latest time of a tick of each symbol."""
+    for state in keys.values():
+        yield int(state.bars.head[0]["watermark"]) if type(state) is Symbol else state.watermark
+
+
 def _controls(
-    where: SourcePartition, partition: SymbolsPartition, ticks: Ticks, outputs: list[Output]
+    where: SourcePartition,
+    partition: SymbolsPartition,
+    plan: Plan | None,
+    ticks: Ticks,
+    outputs: list[Output],
 ) -> NDArray[Any]:
-    """Settings and clocks of a run, in order; ticks without a key that fits, and what is no tick, are refused."""
-    first = np.flatnonzero(ticks.rows["lane"] >= 0)[:1].tolist()
-    if partition.settings is None and first and (not ticks.others or first[0] < ticks.others[0][0]):
-        raise SettingsMissing(where.topic, where.partition)
+    """The clocks of a stretch, in order; ticks without a key that fits, and what is no tick, are refused."""
+    if plan is None:
+        if len(ticks):
+            raise SettingsMissing(where.topic, where.partition)
+        return np.empty(0, gate.CLOCK)
     others: list[tuple[int, Input]] = []
     for index, item in ticks.others:
         tick = item.value
-        if not isinstance(tick, Tick) or (partition.settings is None and not others):
+        if is_settings(item):
+            continue
+        if not isinstance(tick, Tick):
             others.append((index, item))
             continue
         symbol = symbol_of(item.key)
@@ -240,40 +287,33 @@ def _controls(
         else:
             reason, error = Reason.UNREADABLE, f"the sequence {tick.sequence} is kept for ticks without one"
         outputs.append(_refused(where, item, reason, error, tick, None))
-    clocks = ticks.clocks
-    if partition.settings is None and others and (clocks is None or others[0][0] < clocks.places[0]):
-        first_settings = INTAKE.read(where, None, others.pop(0)[1])  # a partition begins with them
-        assert isinstance(first_settings, Settings)
-        partition.settings = first_settings
-    columns = _struck(partition.settings, ticks)
+    columns = _struck(plan, ticks)
     if columns is None and ticks.clocks is not None:
         others += [(place, ticks[place]) for place in ticks.clocks.places.tolist()]
         others.sort(key=lambda each: each[0])
     told_clocks: list[tuple[int, Struck]] = []
     for index, item in others:
-        told = INTAKE.read(where, partition.settings, item)
-        if isinstance(told, Settings):
-            partition.settings = told
-        elif isinstance(told, Struck):
+        told = INTAKE.read(where, partition, item)
+        if isinstance(told, Struck):
             told_clocks.append((index, told))
-        elif isinstance(told, Output):
+        else:
             outputs.append(told)
-    if partition.settings is None or not told_clocks:
+    if not told_clocks:
         return np.empty(0, gate.CLOCK) if columns is None else columns
-    numbers = plan_of(partition.settings).source_numbers  # once: finding the plan hashes all of the settings
+    numbers = plan.source_numbers
     single = np.array([(index, numbers[source], time) for index, (source, time) in told_clocks], gate.CLOCK)
     if columns is None:
         return single
     return np.sort(np.concatenate((columns, single)), order="place", kind="stable")
 
 
-def _struck(settings: Settings | None, ticks: Ticks) -> NDArray[Any] | None:
+def _struck(plan: Plan, ticks: Ticks) -> NDArray[Any] | None:
     """The run's columns of clocks, where there are any and all are good; otherwise each is looked at on its own."""
     clocks = ticks.clocks
-    number = (
-        None if settings is None or clocks is None else plan_of(settings).source_numbers.get(clocks.source)
-    )
-    if clocks is None or number is None or not ((clocks.times > 0) & (clocks.times <= MAX_TIME_US)).all():
+    number = None if clocks is None else plan.source_numbers.get(clocks.source)
+    if clocks is None or number is None or not plan.declared[-1, number]:
+        return None
+    if not ((clocks.times > 0) & (clocks.times <= MAX_TIME_US)).all():
         return None
     struck = np.empty(len(clocks.places), gate.CLOCK)
     struck["place"], struck["source"], struck["time"] = clocks.places, number, clocks.times
@@ -305,8 +345,8 @@ def _fault(tick: Tick, verdict: Verdict, limit: int) -> tuple[Reason, str]:
     return fault
 
 
-def _bar(symbol: str, prefixes: Sequence[str], closed: tuple[Any, ...], plan: Plan) -> Bar:
-    """A row of the outbox as a record."""
+def _bar(symbol: str, prefixes: Sequence[str], closed: tuple[Any, ...], plan: Plan, settings: int) -> Bar:
+    """A row of the outbox as a record, under that version of the settings."""
     (kind, start, end, ordinal, opening, high, low, close, volume, vwap, count, bought, sold, *names) = closed
     first_stream, first_number, last_stream, last_number = names
     return Bar(
@@ -326,7 +366,7 @@ def _bar(symbol: str, prefixes: Sequence[str], closed: tuple[Any, ...], plan: Pl
         sell_volume=sold,
         first_tick=prefixes[first_stream] + str(first_number),
         last_tick=prefixes[last_stream] + str(last_number),
-        settings=plan.bars.settings,
+        settings=settings,
     )
 
 

@@ -87,6 +87,25 @@ class Ticks(Sequence[Input]):
         offsets = np.fromiter((item.offset for item in inputs), np.int64, len(inputs))
         return cls(columns, others, offsets, inputs.__getitem__)
 
+    def part(self, begin: int, end: int) -> Ticks:
+        """The records from ``begin`` up to ``end``, as a run of their own."""
+        rows = self.rows[begin:end].copy()
+        is_tick = rows["lane"] != NO_TICK
+        named, first, which = np.unique(rows["lane"][is_tick], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rows["lane"][is_tick] = np.argsort(order)[which]
+        columns = TickColumns(rows, tuple(self.lanes[lane] for lane in named[order].tolist()))
+        others = [(index - begin, item) for index, item in self.others if begin <= index < end]
+        clocks = self.clocks
+        if clocks is not None:
+            mine = (clocks.places >= begin) & (clocks.places < end)
+            clocks = (
+                Clocks(clocks.source, clocks.places[mine] - begin, clocks.times[mine]) if mine.any() else None
+            )
+        return Ticks(
+            columns, others, self.offsets[begin:end], lambda index: self._record(begin + index), clocks
+        )
+
     def __len__(self) -> int:
         return len(self.rows)
 

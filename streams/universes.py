@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from schemas.codec import Unreadable
+from schemas.partitioner import partition_of
 from schemas.records import (
+    NEVER,
     Clock,
     Correlations,
     Fit,
@@ -22,7 +24,9 @@ from schemas.records import (
     UniverseSpec,
 )
 from schemas.states import EwmaState, UniversesPartition, UniverseState
-from streams import barrier
+from schemas.topics import TOPICS
+from streams import barrier, versions
+from streams.admission import is_settings
 from streams.agent import DEAD_LETTERS, Input, Output, SourcePartition, dead_letter
 from streams.bars.kinds import parse_utc
 from streams.correlations.ewma import Ewma
@@ -67,63 +71,114 @@ class Universes:
             SettingsMissing: a record comes before the settings.
             UnknownKind: the settings name a universe whose bar kind does not exist.
         """
-        settings = partition.settings
-        specs = _specs(settings)
-        events: dict[str, list[barrier.Event]] = {}
-        outputs: list[Output] = []
+        run = _Run(where, partition, keys)
         for item in inputs:
-            if settings is None:
-                if not isinstance(item.value, Settings) or item.key is not None:
-                    raise SettingsMissing(where.topic, where.partition)
-                settings = partition.settings = item.value
-                specs = _specs(settings)
-                continue
-            event = _read(item, settings, specs)
-            if isinstance(event, _Refused):
-                outputs.append(dead_letter(where, item, stage="barrier", **event._asdict()))
-            elif event is not None:
-                events.setdefault(event.universe, []).append(event)
-        if settings is not None:
-            for universe, its_events in events.items():
-                state = keys.get(universe) or UniverseState(ewma=EwmaState())
-                keys[universe], results = _step_universe(state, its_events, specs[universe], settings)
-                outputs += results
-        return outputs, set(events)
+            run.take(item)
+        run.close()
+        return run.outputs, run.touched
 
 
-def _specs(settings: Settings | None) -> dict[str, UniverseSpec]:
-    return {spec.name: spec for spec in settings.universes} if settings is not None else {}
+class _Run:
+    """One run of a partition. Events wait until its end, or until the settings change."""
 
+    def __init__(
+        self, where: SourcePartition, partition: UniversesPartition, keys: dict[str, UniverseState]
+    ) -> None:
+        self.outputs: list[Output] = []
+        self.touched: set[str] = set()
+        self._where, self._partition, self._keys = where, partition, keys
+        self._events: dict[str, list[barrier.Event]] = {}
+        self._know()
 
-def _read(item: Input, settings: Settings, specs: dict[str, UniverseSpec]) -> barrier.Event | _Refused | None:
-    """The event that ``item`` carries, None where it means nothing to this agent, or why it is refused."""
-    value = item.value
-    if isinstance(value, Unreadable):
-        return _Refused(value.reason, value.error)
-    if isinstance(value, Settings) and item.key is None:
-        if value.version == settings.version:
-            return None
-        return _Refused(
-            Reason.SETTINGS_CHANGED, f"settings {value.version}: this namespace runs on {settings.version}"
-        )
-    if not isinstance(value, UniverseBar | QuoteBar | Clock | Fit):
-        return _Refused(
-            Reason.WRONG_SCHEMA, f"{type(value).__name__} with key {item.key!r} is not taken here"
-        )
-    if item.key != value.universe.encode():
-        return _Refused(Reason.BAD_KEY, f"key {item.key!r} is not the record's universe {value.universe!r}")
-    spec = specs.get(value.universe)
-    if spec is None:
-        return _Refused(Reason.UNDECLARED_KEY, f"the settings name no universe {value.universe!r}")
-    match value:
-        case UniverseBar():
-            return _check_bar(value, spec)
-        case QuoteBar():
-            return _check_quotes(value, spec, settings)
-        case Clock():
-            return _check_clock(value, settings)
-        case Fit():
-            return None
+    def take(self, item: Input) -> None:
+        """Take one record."""
+        if is_settings(item):
+            self.close()
+            self._settle(item)
+            return
+        if self._partition.settings is None:
+            raise SettingsMissing(self._where.topic, self._where.partition)
+        event = self._read(item)
+        if isinstance(event, _Refused):
+            self._refuse(item, event)
+        elif event is not None:
+            self._events.setdefault(event.universe, []).append(event)
+
+    def close(self) -> None:
+        """Do what waits."""
+        for universe, events in self._events.items():
+            state = self._keys.get(universe) or UniverseState(ewma=EwmaState())
+            terms = [
+                barrier.terms(of.get(universe), settings)
+                for settings, of in zip(self._held, self._specs, strict=True)
+            ]
+            state, snapshots = barrier.step(state, events, terms)
+            for closed in snapshots:
+                settings = versions.at(self._held, closed.start)
+                spec = self._specs[self._held.index(settings)][universe]
+                self.outputs += _results(state, closed, spec, settings)
+            self._keys[universe] = state
+        self.touched.update(self._events)
+        self._events = {}
+
+    def _settle(self, item: Input) -> None:
+        told = item.value
+        assert isinstance(told, Settings)
+        versions.forget(self._partition, self._is_done)
+        past = max((state.last_start for state in self._keys.values()), default=NEVER)
+        taken = versions.take(self._partition, told, past)
+        if taken.error is not None:
+            self._refuse(item, _Refused(Reason.SETTINGS_CHANGED, taken.error))
+        self._know()
+
+    def _is_done(self, old: Settings, new: Settings) -> bool:
+        """Whether no universe of this partition has a window before ``new`` that is not closed."""
+        return all(self._has_passed(universe, old, new.effective_from) for universe in old.universes)
+
+    def _has_passed(self, universe: UniverseSpec, settings: Settings, begins: int) -> bool:
+        state = self._keys.get(universe.name)
+        if state is None:
+            partitions = TOPICS[self._where.topic].partitions
+            return partition_of(universe.name, partitions) != self._where.partition
+        size = parse_utc(universe.kind).size_us
+        clocks = state.clocks.values()
+        seen_all = len(clocks) == settings.tick_partitions + settings.quote_partitions
+        return seen_all and min(clocks) >= -(-begins // size) * size
+
+    def _know(self) -> None:
+        self._held = versions.held(self._partition)
+        self._specs = [{spec.name: spec for spec in settings.universes} for settings in self._held]
+
+    def _refuse(self, item: Input, refused: _Refused) -> None:
+        self.outputs.append(dead_letter(self._where, item, stage="barrier", **refused._asdict()))
+
+    def _read(self, item: Input) -> barrier.Event | _Refused | None:
+        """The event that ``item`` carries, None where it means nothing to this agent, or why it is refused."""
+        value = item.value
+        if isinstance(value, Unreadable):
+            return _Refused(value.reason, value.error)
+        if not isinstance(value, UniverseBar | QuoteBar | Clock | Fit):
+            return _Refused(
+                Reason.WRONG_SCHEMA, f"{type(value).__name__} with key {item.key!r} is not taken here"
+            )
+        if item.key != value.universe.encode():
+            return _Refused(
+                Reason.BAD_KEY, f"key {item.key!r} is not the record's universe {value.universe!r}"
+            )
+        spec = next((of[value.universe] for of in reversed(self._specs) if value.universe in of), None)
+        if spec is None:
+            if value.universe in self._keys:
+                return None  # left over from a universe that is gone: a repeat, or a clock
+            return _Refused(Reason.UNDECLARED_KEY, f"the settings name no universe {value.universe!r}")
+        match value:
+            case UniverseBar():
+                return _check_bar(value, spec)
+            case QuoteBar():
+                return _check_quotes(value, spec, self._held[-1])
+            case Clock():
+                return _check_clock(value, self._held[-1])
+            case Fit():
+                return None
 
 
 def _check_bar(value: UniverseBar, spec: UniverseSpec) -> UniverseBar | _Refused:
@@ -176,18 +231,15 @@ def _check_clock(value: Clock, settings: Settings) -> Clock | _Refused:
     return _Refused(Reason.BAD_CLOCK, error, name)
 
 
-def _step_universe(
-    state: UniverseState, events: Sequence[barrier.Event], spec: UniverseSpec, settings: Settings
-) -> tuple[UniverseState, list[Output]]:
+def _results(
+    state: UniverseState, closed: barrier.Closed, spec: UniverseSpec, settings: Settings
+) -> Iterator[Output]:
+    """What follows from a snapshot; the model's state moves on."""
     model = Ewma(spec.decay)
-    outputs: list[Output] = []
-    state, snapshots = barrier.step(state, events, spec, settings)
-    for closed in snapshots:
-        closes = {row.symbol: row.bar.close for row in closed.rows if not row.stale}
-        state.ewma, covariance = model.step(state.ewma, closes)
-        outputs.append(_correlations(closed, covariance, spec, model.name, settings))
-        outputs += _snapshots(closed, covariance, spec, model.name, settings)
-    return state, outputs
+    closes = {row.symbol: row.bar.close for row in closed.rows if not row.stale}
+    state.ewma, covariance = model.step(state.ewma, closes)
+    yield _correlations(closed, covariance, spec, model.name, settings)
+    yield from _snapshots(closed, covariance, spec, model.name, settings)
 
 
 def _correlations(

@@ -49,8 +49,9 @@ def run(
         first = name_of(values.pop("first_stream"), values.pop("first_number"))
         last = name_of(values.pop("last_stream"), values.pop("last_number"))
         kind = plan.kinds[values.pop("kind")]
+        version = int(plan.settings[plan.version_of(np.array([values["start"]]))[0]])
         closed.append(
-            Bar(symbol=symbol, kind=kind, **values, first_tick=first, last_tick=last, settings=plan.settings)
+            Bar(symbol=symbol, kind=kind, **values, first_tick=first, last_tick=last, settings=version)
         )
     late = []
     for event, mask, mark, by_clock in out.late.tolist():

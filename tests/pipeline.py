@@ -24,8 +24,8 @@ from headrace.pipeline import PipelineSettings
 from headrace.positions import Positions
 from headrace.stack import Endpoints
 from schemas.codec import Codec
-from schemas.records import Command, DeadLetter, Record
-from schemas.topics import TOPICS, physical
+from schemas.records import Command, DeadLetter, Record, Settings
+from schemas.topics import INPUTS, TOPICS, physical
 from streams import topology
 from streams.agent import DEAD_LETTERS, Output
 from streams.runtime import registry
@@ -43,10 +43,14 @@ def inline(
     messages: Iterable[Message],
     *,
     commands: Iterable[Command] = (),
+    changes: Sequence[Settings] = (),
     run_records: int = 4096,
     outputs: list[Output] | None = None,
 ) -> Results:
-    """The oracle: the same topology in this process, fed with a connector's messages."""
+    """The oracle: the same topology in this process, fed with a connector's messages.
+
+    ``changes`` of the settings come at the last moment: before the first message of the time from which each holds.
+    """
     results = Results()
 
     def collect(output: Output) -> None:
@@ -57,7 +61,10 @@ def inline(
     runner = Inline(topology.agents(), settings.record(), collect, run_records=run_records)
     for command in commands:
         runner.command(command, command.portfolio)
+    upcoming = list(changes)
     for message in messages:
+        while upcoming and upcoming[0].effective_from <= message.time_us:
+            runner.settings(upcoming.pop(0), reversed(INPUTS))
         timestamp_ms = max(message.time_us // 1000, 1)
         if message.record is None:
             runner.clock(message.source, timestamp_ms, message.topic)
@@ -102,6 +109,8 @@ class KafkaRun:
     """Workers are broken on purpose: see `tests.chaos.breaches`."""
     build: Path | None = None
     """Where the build is installed that processes started from now on are of; None: this one."""
+    settings_file: Path | None = None
+    """Where processes find the settings, to be changed while they run; None: they are told."""
     data_dir: Path | None = None
     """Of the stack, where what a connector has sent is to be kept with it; otherwise below ``folder``."""
 
@@ -129,7 +138,11 @@ class KafkaRun:
             "HEADRACE_REGISTRY__URL": self.stack.registry,
             "HEADRACE_DATABASE__URL": self.stack.database,
             "HEADRACE_STACK__DATA_DIR": str(self.data_dir or self.folder / "data"),
-            "HEADRACE_PIPELINE": self.settings.model_dump_json(),
+            **(
+                {"HEADRACE_PIPELINE": self.settings.model_dump_json()}
+                if self.settings_file is None
+                else {"HEADRACE_SETTINGS": str(self.settings_file)}
+            ),
             "HEADRACE_SIMULATOR": (self.simulator or SimulatorSettings()).model_dump_json(),
             "HEADRACE_WORKER__MAX_RUN_RECORDS": str(self.max_run_records),
             "HEADRACE_WORKER__SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),

@@ -18,6 +18,7 @@ from headrace.cli import (
     init,
     replay,
     run,
+    settings,
     stack,
     topics,
     trading,
@@ -51,6 +52,7 @@ app.command(rich_help_panel=_LOCAL)(stack.status)
 app.command(rich_help_panel=_LOCAL)(stack.backup)
 app.command(rich_help_panel=_LOCAL)(stack.restore)
 app.add_typer(topics.app, name="topics", rich_help_panel=_PIPELINE)
+app.add_typer(settings.app, name="settings", rich_help_panel=_PIPELINE)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_PIPELINE)
 app.command(rich_help_panel=_PIPELINE)(run.worker)
 app.command(rich_help_panel=_PIPELINE)(run.sink)

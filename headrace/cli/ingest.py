@@ -215,7 +215,7 @@ def _check_source(loaded: Settings, topic: str, source: str) -> None:
     if source not in declared:
         raise SourceUndeclared(
             f"source {source!r} is not declared, its {what} would all be refused. Declare it in "
-            f"pipeline.market.{where} before the topics are made"
+            f"pipeline.market.{where} before the topics are made, or apply that: `headrace settings apply`"
             + (f", or say --source ({', '.join(declared)})" if declared else "")
         )
 

@@ -113,7 +113,7 @@ def replay(
             name=into,
             from_us=micros(from_),
             to_us=micros(to),
-            settings=_changed(recorded, strategy, settings_file),
+            settings=_changed(recorded[-1], strategy, settings_file),
             cold=cold,
             warm_up_us=int(warm_up * 60e6),
             only=only,
@@ -197,11 +197,11 @@ def checkpoint(
     if at is not None and every is not None:
         raise typer.BadParameter("--at names one moment, --every many")
     loaded, found, codec = _connected()
-    recorded = topics.recorded_settings(found.kafka, loaded.namespace, codec)
     while True:
         began_s = time.monotonic()
+        recorded = topics.recorded_settings(found.kafka, loaded.namespace, codec)
         there = replays.known(found.kafka, loaded.namespace, codec)
-        clock = micros(at) or replays.clock(found.kafka, loaded.namespace, recorded, codec)
+        clock = micros(at) or replays.clock(found.kafka, loaded.namespace, recorded[-1], codec)
         if clock not in {
             each.data_through for each in there.values() if each.is_checkpoint and each.finished
         }:

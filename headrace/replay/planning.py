@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -13,7 +13,7 @@ import confluent_kafka as ck
 import msgspec
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from headrace import compare, moments
+from headrace import compare, history, moments
 from headrace.positions import Positions
 from headrace.replay.errors import ReplayError
 from schemas.codec import Codec
@@ -48,15 +48,15 @@ class Wanted(NamedTuple):
 
 
 def plan(
-    bootstrap: str, namespace: str, recorded: Settings, wanted: Wanted, replays: Iterable[Replay]
+    bootstrap: str, namespace: str, recorded: Sequence[Settings], wanted: Wanted, replays: Iterable[Replay]
 ) -> Replay:
-    """The plan of a replay of ``namespace``, whose settings are ``recorded`` and whose other ``replays`` are known.
+    """The plan of a replay of ``namespace``, whose settings are ``recorded``, oldest first; ``replays`` are its others.
 
     It begins with the last checkpoint before ``from_us`` (any one ended replay of the same settings is one), or at
     the beginning, or cold. It ends a little behind ``to_us``, where the clock that closes what ends by then is in.
     Raises `ReplayError`.
     """
-    settings = _settings(recorded, wanted)
+    settings, *later = _settings(recorded, wanted)
     sources = [agent.source for agent in needed(settings) if TOPICS[agent.source].role == "source"]
     log = _Log(bootstrap, namespace)
     lows, highs = log.offsets(sources, OffsetSpec.earliest()), log.offsets(sources, OffsetSpec.latest())
@@ -65,7 +65,7 @@ def plan(
         ends = log.behind(highs, wanted.to_us + _reach_us(settings))
     ends.update(wanted.ends)
 
-    changed = settings != recorded
+    changed = [settings, *later] != list(recorded)
     # Any record may lie between two offsets of a partition, so only at a clock of all is there a state to begin with.
     checkpoint = None if wanted.cold or wanted.begins or changed else _nearest(replays, wanted.from_us, ends)
     if wanted.cold or wanted.begins:
@@ -103,6 +103,7 @@ def plan(
         settings=settings,
         changed=changed,
         created_at=time.time_ns() // 1000,
+        later=tuple(later),
     )
 
 
@@ -116,15 +117,21 @@ def checkpoint_clock(replay: Replay) -> int:
     return NEVER if replay.checkpoint is None else replay.data_from - _reach_us(replay.settings)
 
 
-def _settings(recorded: Settings, wanted: Wanted) -> Settings:
-    settings = recorded if wanted.settings is None else wanted.settings
+def _settings(recorded: Sequence[Settings], wanted: Wanted) -> list[Settings]:
+    """All versions; other settings hold for all of the time, and none that the ticks bring replaces them."""
+    told = list(recorded)
+    if wanted.settings is not None:
+        version = max(wanted.settings.version, recorded[-1].version)
+        told = [msgspec.structs.replace(wanted.settings, version=version, effective_from=NEVER)]
+        if len(recorded) == 1 and history.is_same(recorded[0], wanted.settings):
+            told = list(recorded)
     if wanted.only == "market.ticks":
-        return msgspec.structs.replace(settings, quote_sources=(), quote_partitions=0)
+        return [msgspec.structs.replace(each, quote_sources=(), quote_partitions=0) for each in told]
     if wanted.only is not None:
         raise ReplayError(
             f"only market.ticks can be replayed alone: nothing is made of {wanted.only} by itself"
         )
-    return settings
+    return told
 
 
 def _nearest(replays: Iterable[Replay], from_us: int | None, ends: Offsets) -> Replay | None:
@@ -200,7 +207,7 @@ def clock(bootstrap: str, namespace: str, recorded: Settings, codec: Codec) -> i
 
 
 def checkpoint(
-    bootstrap: str, namespace: str, recorded: Settings, clock: int, replays: Iterable[Replay]
+    bootstrap: str, namespace: str, recorded: Sequence[Settings], clock: int, replays: Iterable[Replay]
 ) -> Replay:
     """The plan of a replay that is made for its last state, at ``clock`` (µs)."""
     stamp = datetime.fromtimestamp(clock / 1e6, UTC).strftime("%Y%m%d-%H%M%S")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar, cast
 
 import msgspec
 from confluent_kafka.admin import AdminClient
@@ -14,7 +15,7 @@ from headrace.replay.planning import checkpoint_clock
 from headrace.sending import Outgoing
 from schemas.codec import Codec
 from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAlert
-from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition
+from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS, physical
 from streams.agent import Agent
 from streams.runtime.identity import TopicIds, known_ids
@@ -35,7 +36,7 @@ def seed(bootstrap: str, source: str, replay: Replay, codec: Codec) -> None:
     The states come last and are written once: a partition that has a position has begun, and all else is there.
     Running it again after it was interrupted does what is left; a command that is written twice is one by its id.
     """
-    topics.create(bootstrap, replay.name, replay.settings, codec, sources=False)
+    topics.create(bootstrap, replay.name, replay.settings, codec, sources=False, later=replay.later)
     port = KafkaPort(bootstrap, replay.name)
     places = [(agent, number) for agent in needed(replay.settings) for number in _partitions(agent, replay)]
     bare = [place for place in places if POSITION_KEY not in port.restore(place[0].name, place[1])]
@@ -77,7 +78,7 @@ def _write_state(
                 f"(`headrace replay drop {replay.checkpoint}`), and replay from the beginning"
             )
     else:
-        state[PARTITION_KEY] = codec.encode(changelog, agent.partition_type(settings=replay.settings))
+        state[PARTITION_KEY] = codec.encode(changelog, _informed(agent, replay))
     begins = {each.topic: each.begins for each in replay.ranges}.get(agent.source)
     offset = _AFTER_SETTINGS if begins is None else begins[number]
     position = SourcePosition(
@@ -92,6 +93,26 @@ def _write_state(
     while port.commit(agent.name, number, state) is not Outcome.COMMITTED:
         pass
     port.release(agent.name, number)
+
+
+def _informed(agent: Agent[Any, Any], replay: Replay) -> State:
+    """A partition of a source topic as it begins: with the oldest settings, the others come where they came.
+
+    In the middle of it some have come already, and where they were changed none may come: then it has them all.
+    """
+    if replay.start is ReplayStart.BEGINNING and not replay.changed:
+        return cast(State, agent.partition_type(settings=replay.settings))
+    field = "sources" if agent.source == "market.ticks" else "quote_sources"
+    clocks = {
+        source.name: after.effective_from
+        for before, after in pairwise((replay.settings, *replay.later))
+        for source in getattr(after, field)
+        if source not in getattr(before, field)
+    }
+    return cast(
+        State,
+        agent.partition_type(settings=replay.settings, later=list(replay.later), source_clocks=clocks),
+    )
 
 
 def recorded_commands(bootstrap: str, source: str, replay: Replay, codec: Codec) -> list[Command]:

@@ -1,4 +1,4 @@
-"""What changes results: the first record of every input partition."""
+"""What changes results: the first record of every input partition, and one for each change."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PortfolioSpec(Record, frozen=True, kw_only=True, tag="headrace.PortfolioSp
 
 
 class Settings(Record, frozen=True, kw_only=True, tag="headrace.Settings"):
-    """What changes results; the first record of every input partition.
+    """What changes results: the first record of every input partition, and one for each change.
 
     Identity: (version).
     """

@@ -52,3 +52,4 @@ class Replay(Record, frozen=True, kw_only=True, tag="headrace.Replay"):
     is_checkpoint: bool = False
     created_at: int
     finished: bool = False
+    later: tuple[Settings, ...] = ()

@@ -9,12 +9,15 @@ close in order of start.
 Where quotes are declared, the same holds of the bars of quotes: a snapshot is complete when every member's
 bar of trades and of quotes is there, or when every clock of the partitions of both topics has reached its end.
 A row has the quotes of the snapshot's own window or none: they are not carried. Quotes alone make no snapshot.
+
+A snapshot's members are those of the settings in force at its start. The first one under new settings waits for every
+clock to have passed its start: a symbol that left may still owe bars of before.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -39,16 +42,33 @@ class Closed(NamedTuple):
     """Every member that ever had a bar, by symbol; stale where it has none of its own here."""
 
 
+class Terms(NamedTuple):
+    """What one version of the settings says of a universe; it holds for snapshots that start at or after ``begins``."""
+
+    begins: int
+    members: frozenset[str]
+    """Empty where the settings do not name the universe: then it has no snapshots."""
+    tick_partitions: int
+    quote_partitions: int
+
+
+def terms(spec: UniverseSpec | None, settings: Settings) -> Terms:
+    """What ``settings`` say, whose part about the universe is ``spec``."""
+    members = frozenset(() if spec is None else spec.symbols)
+    return Terms(settings.effective_from, members, settings.tick_partitions, settings.quote_partitions)
+
+
 def step(
-    state: UniverseState, events: Iterable[Event], spec: UniverseSpec, settings: Settings
+    state: UniverseState, events: Iterable[Event], versions: Sequence[Terms]
 ) -> tuple[UniverseState, list[Closed]]:
     """Take one universe's events in order; the snapshots that they close, by start.
+
+    ``versions`` are in order of their beginnings; snapshots before the second belong to the first.
 
     Bars at or before the last snapshot closed, and a second bar of a symbol and start, are repeats and
     dropped; so are those of quotes. Bars of symbols that are no members wait with the others but are no part of
     a snapshot, and make none.
     """
-    members = frozenset(spec.symbols)
     closed: list[Closed] = []
     for event in events:
         if isinstance(event, Clock):
@@ -56,7 +76,7 @@ def step(
             state.clocks[source] = max(event.through, state.clocks.get(source, NEVER))
         else:
             _keep(state, event)
-        while (snapshot := _close_next(state, members, settings)) is not None:
+        while (snapshot := _close_next(state, versions)) is not None:
             closed.append(snapshot)
     return state, closed
 
@@ -79,8 +99,13 @@ def _keep(state: UniverseState, event: UniverseBar | QuoteBar) -> None:
             pending.bars.insert(place, event)
 
 
-def _close_next(state: UniverseState, members: frozenset[str], settings: Settings) -> Closed | None:
-    while state.pending and _complete(state, members, settings):
+def _close_next(state: UniverseState, versions: Sequence[Terms]) -> Closed | None:
+    while state.pending:
+        start = state.pending[0].start
+        under = next((each for each in reversed(versions) if each.begins <= start), versions[0])
+        if not _complete(state, under):
+            break
+        members = under.members
         head = state.pending.pop(0)
         state.last_start = head.start
         own = {item.bar.symbol: item for item in head.bars if item.bar.symbol in members}
@@ -104,19 +129,17 @@ def _close_next(state: UniverseState, members: frozenset[str], settings: Setting
     return None
 
 
-def _complete(state: UniverseState, members: frozenset[str], settings: Settings) -> bool:
-    head = state.pending[0]
-    seen_all = len(state.clocks) == settings.tick_partitions + settings.quote_partitions
+def _complete(state: UniverseState, under: Terms) -> bool:
+    head, members = state.pending[0], under.members
+    seen_all = len(state.clocks) == under.tick_partitions + under.quote_partitions
     clock = min(state.clocks.values()) if seen_all else NEVER
     if clock >= _end(head):
         return True
-    first_under_settings = state.last_start < settings.effective_from <= head.start
-    if first_under_settings and clock < settings.effective_from:
-        # A symbol that left the universe may still owe bars of before.
+    if not members or (state.last_start < under.begins <= head.start and clock < head.start):
         return False
     if len(head.bars) < len(members) or not members <= {item.bar.symbol for item in head.bars}:
         return False
-    return not settings.quote_partitions or members <= {quote.symbol for quote in head.quotes}
+    return not under.quote_partitions or members <= {quote.symbol for quote in head.quotes}
 
 
 def _end(pending: PendingSnapshot) -> int:

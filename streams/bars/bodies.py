@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.compiled import kernel
+from streams.bars import time
 from streams.bars.plan import Plan
 from streams.bars.state import BAR, Rows
 
@@ -77,6 +78,7 @@ def encode(
         beginnings.data,
         beginnings.ends,
         plan.settings,
+        plan.begins,
         data,
         ends,
     )
@@ -101,7 +103,8 @@ def _encode(
     firsts: NDArray[np.int64],
     prefixes: NDArray[np.uint8],
     prefix_ends: NDArray[np.int64],
-    settings: int,
+    settings: NDArray[np.int64],
+    begun: NDArray[np.int64],
     data: NDArray[np.uint8],
     ends: NDArray[np.int64],
 ) -> None:
@@ -125,7 +128,7 @@ def _encode(
         at = _double(data, at, bits[index, _BUY + 1])
         at = _name(data, at, prefixes, prefix_ends, first + bar.first_stream, bar.first_number)
         at = _name(data, at, prefixes, prefix_ends, first + bar.last_stream, bar.last_number)
-        at = _long(data, at, settings)
+        at = _long(data, at, settings[time.in_force(begun, bar.start)])
         ends[index + 1] = at
 
 

@@ -7,6 +7,10 @@ where its time is below the latest end of the kind's closed bars, less the laten
 counts in none leaves no other trace: it moves neither the watermark nor the tick rule. One that no kind has a window
 for, because it is outside of all sessions, is late for none, and moves both.
 
+Where a plan has several versions of the settings, each kind is active under some of them. A window that starts under
+settings that do not name its kind is none. Other kinds begin no bar with a tick of such a time: a bar that is open when
+its kind ends goes on until it is complete, and a tick from before its kind began does not count in it.
+
 Bars that one event closes leave in order: windows by (end, order of the kinds), then the others in order of the kinds.
 """
 
@@ -74,6 +78,8 @@ def step_all(
             places,
             plan.table,
             plan.parts,
+            plan.begins,
+            plan.active,
             plan.lateness_us,
             plan.most_bars,
             out.bar_rows,
@@ -117,6 +123,8 @@ def _fold_all(
     places: Rows,
     table: Rows,
     parts: Rows,
+    begun: Any,
+    active: Any,
     lateness: int,
     most_bars: int,
     bars: Rows,
@@ -138,6 +146,8 @@ def _fold_all(
             carray(pointer(place.builders), kinds, BUILDER),
             table,
             parts,
+            begun,
+            active,
             lateness,
             most_bars,
             bars,
@@ -161,6 +171,8 @@ def _fold(
     builders: Rows,
     table: Rows,
     parts: Rows,
+    begun: Any,
+    active: Any,
     lateness: int,
     most_bars: int,
     bars: Rows,
@@ -173,6 +185,7 @@ def _fold(
     """
     head = heads[0]
     kinds = len(table)
+    versions = len(begun)
     position, closed, lates = cursor[0], cursor[1], cursor[2]
     watermark, last_price, direction = head.watermark, head.last_price, head.direction
     next_end = rows[kinds].end if head.windows > 0 else FOREVER
@@ -194,7 +207,9 @@ def _fold(
         # No kind can have closed a bar past `through`, so only then a tick may be late.
         missed = np.uint64(0)
         if moment < through:
-            missed, taken = _missed(builders, table, parts, lateness, moment, mark, event.clock, late[lates])
+            missed, taken = _missed(
+                rows, builders, table, parts, begun, active, lateness, moment, mark, event.clock, late[lates]
+            )
             if missed != 0:
                 late[lates].event = position
                 lates += 1
@@ -231,11 +246,15 @@ def _fold(
                     start, end = time.window(kind, parts, moment)
                     if start == time.NO_WINDOW:
                         continue
+                    if versions > 1 and not active[time.in_force(begun, start), k]:
+                        continue
                     place = _place(head, rows, builders, k, start, end, event)
                     next_end = min(next_end, end)
                 opened.add(rows[place], event, notional, buy, sell)
             else:
                 bar = rows[k]
+                if versions > 1 and not _counts(bar, begun, active, k, moment):
+                    continue
                 if bar.count == 0:
                     opened.begin(bar, k, moment, moment, event)
                 opened.add(bar, event, notional, buy, sell)
@@ -254,8 +273,24 @@ def _fold(
 
 
 @kernel
+def _counts(bar: Row, begun: Any, active: Any, k: int, moment: int) -> bool:
+    """Whether a bar that ticks close takes a tick at ``moment``: its kind is active, or the bar was open before."""
+    return bool(active[time.in_force(begun, moment), k] or (bar.count > 0 and moment >= bar.start))
+
+
+@kernel
 def _missed(
-    builders: Rows, table: Rows, parts: Rows, lateness: int, moment: int, mark: int, clock: int, late: Row
+    rows: Rows,
+    builders: Rows,
+    table: Rows,
+    parts: Rows,
+    begun: Any,
+    active: Any,
+    lateness: int,
+    moment: int,
+    mark: int,
+    clock: int,
+    late: Row,
 ) -> tuple[Any, bool]:
     """Bits of the kinds that a tick is late for, and whether another takes it; fills ``late`` where there are any."""
     missed = np.uint64(0)
@@ -267,10 +302,14 @@ def _missed(
             start, end = time.window(table[k], parts, moment)
             if start == time.NO_WINDOW:
                 continue
+            if len(begun) > 1 and not active[time.in_force(begun, start), k]:
+                continue
             if end > mark - lateness:
                 taken = True
                 continue
             by_window = True
+        elif len(begun) > 1 and not _counts(rows[k], begun, active, k, moment):
+            continue
         elif moment >= builders[k].mark - lateness:
             taken = True
             continue

@@ -22,8 +22,11 @@ from typing import Final, NamedTuple
 from streams.errors import UnknownKind
 
 DEFAULT_SPAN: Final = 20
+DAY_US: Final = 86_400_000_000
+MOST_KINDS: Final = 64
+"""That can be built at once: bits in a row of late ticks."""
 
-_UNITS_US: Final = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_UNITS_US: Final = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY_US}
 _EXPECTED: Final = {
     "time": "time:<count><s|m|h|d>, for example time:1m, or with an exchange's code time:5m@XNYS, time:1d@XNYS",
     "tick": "tick:<ticks>, for example tick:100",

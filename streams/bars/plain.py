@@ -10,6 +10,8 @@ import bisect
 import functools
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from schemas.records import NEVER, Bar, LateTick, Side, Tick
 from schemas.states import BuilderState, OpenBar, SymbolState
 from streams.bars import sessions
@@ -46,7 +48,8 @@ def step(
     windows = [builder for builder in builders if isinstance(builder, Windows)]
 
     def leave(bar: OpenBar, ordinal: int = 0) -> None:
-        out.append(_closed(bar, symbol, ordinal, plan.settings))
+        version = int(plan.version_of(np.array([bar.start]))[0])
+        out.append(_closed(bar, symbol, ordinal, int(plan.settings[version])))
 
     def close(through: int) -> None:
         due = [bar for kind in windows for bar in kind.due(through)]
@@ -94,6 +97,11 @@ def step(
     return state, out
 
 
+def _is_active(plan: Plan, kind: str, start: int) -> bool:
+    """Whether the settings in force at ``start`` name a kind."""
+    return bool(plan.active[plan.version_of(np.array([start]))[0], plan.numbers[kind]])
+
+
 class Windows:
     """Windows of UTC time."""
 
@@ -109,7 +117,9 @@ class Windows:
     def misses(self, time: int, through: int, plan: Plan) -> bool | None:
         """Whether the window of a time is closed, which ends at or before ``through``; None where it is in none."""
         window = self.window(time)
-        return None if window is None else window[1] <= through
+        if window is None or not _is_active(plan, self.kind.name, window[0]):
+            return None
+        return window[1] <= through
 
     def take(self, tick: Tick, name: str, side: int) -> list[tuple[int, OpenBar]]:
         """Add a tick; no window is closed by a tick that it takes."""
@@ -152,7 +162,10 @@ class Builder:
         self.bar = bar
 
     def misses(self, time: int, through: int, plan: Plan) -> bool | None:
-        """Whether a time is too far before the latest end of a closed bar."""
+        """Whether a time is too far before the latest end of a closed bar; None where it counts in none."""
+        is_within = self.bar is not None and time >= self.bar.start
+        if not is_within and not _is_active(plan, self.kind.name, time):
+            return None
         return time < self.state.mark - plan.lateness_us
 
     def take(self, tick: Tick, name: str, side: int) -> list[tuple[int, OpenBar]]:

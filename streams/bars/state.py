@@ -184,8 +184,7 @@ class SymbolBars:
     def thaw(cls, state: SymbolState, plan: Plan) -> SymbolBars:
         """The working state of what the contract's state says, of an empty one too.
 
-        Raises:
-            KeyError: the state has bars of a kind that the plan does not know.
+        What is of a kind that the plan does not know is left out: no settings that matter name it any more.
         """
         bars = cls()
         kinds = len(plan.kinds)
@@ -197,15 +196,16 @@ class SymbolBars:
         bars.builders["buy_share"] = 0.5
         bars.builders["current"] = -1
         for builder in state.builders:
-            bars.builders[plan.numbers[builder.kind]] = (
-                *(getattr(builder, name) for name, _ in _BUILDER_FIELDS),
-                -1,
-            )
+            if builder.kind in plan.numbers:
+                bars.builders[plan.numbers[builder.kind]] = (
+                    *(getattr(builder, name) for name, _ in _BUILDER_FIELDS),
+                    -1,
+                )
         bars.rows = np.zeros(kinds + max(4, len(state.open_bars) + 2 * kinds), OPEN)
         bars.next_end = FOREVER
         windows = kinds
-        for bar in state.open_bars:
-            number = plan.numbers[bar.kind]
+        known = [(plan.numbers[bar.kind], bar) for bar in state.open_bars if bar.kind in plan.numbers]
+        for number, bar in sorted(known, key=lambda each: (each[1].end, each[0])):
             place = number
             if plan.table["family"][number] <= Family.SESSION:
                 bars.next_end = min(bars.next_end, bar.end)

@@ -7,6 +7,8 @@ days and changes to summer time are the calendar's. A tick outside of the sessio
 
 A window is closed once the highest time of a tick of its symbol, or the partition's clock, is at or past
 ``end + lateness``, whether or not it had a tick. A later tick for it goes to the late topic.
+
+A window belongs to the settings in force at its start; where they do not name its kind, it is none.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from schemas.compiled import kernel
-from streams.bars.kinds import Family
+from streams.bars.kinds import DAY_US, Family
 
 Row = Any
 Rows = Any
 
-DAY_US: Final = 86_400_000_000
 NO_WINDOW: Final = -(2**63)
 _UTC: Final = int(Family.TIME)
 
@@ -45,3 +46,12 @@ def window(kind: Row, parts: Rows, time: int) -> tuple[int, int]:
         return part.session_open, part.session_close
     start = part.open + (time - part.open) // size * size
     return start, min(start + size, part.close)
+
+
+@kernel
+def in_force(froms: Rows, time: int) -> int:
+    """Which settings are in force at ``time``, of those that hold from ``froms`` (µs, ascending) on."""
+    number = len(froms) - 1
+    while number > 0 and time < froms[number]:
+        number -= 1
+    return number

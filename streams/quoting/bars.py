@@ -30,11 +30,34 @@ class Window(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """The windows of one symbol, how long they wait, and the version of the settings that the bars will name."""
+    """The windows of one symbol, how long they wait, and the version of the settings that the bars will name.
+
+    ``later`` are the windows under further versions, each with the time (µs) at or after which it holds for windows.
+    """
 
     each: tuple[Window, ...]
     lateness_us: int
     settings: int
+    later: tuple[tuple[int, Windows], ...] = ()
+
+    def at(self, start: int) -> Windows:
+        """What holds for a window that starts at ``start``."""
+        for begins, windows in reversed(self.later):
+            if begins <= start:
+                return windows
+        return self
+
+    def of(self, time: int) -> list[tuple[Window, int]]:
+        """The windows that ``time`` is in, with their starts."""
+        if not self.later:
+            return [(window, _start(time, window)) for window in self.each]
+        return [
+            (window, start) for window in self.all() if window in self.at(start := _start(time, window)).each
+        ]
+
+    def all(self) -> list[Window]:
+        """The windows of all versions, each once."""
+        return list(dict.fromkeys([*self.each, *(w for _, windows in self.later for w in windows.each)]))
 
 
 class Event(NamedTuple):
@@ -75,13 +98,14 @@ def step(
         if quote is None:
             continue
         time = quote.event_time
-        late = tuple(w.kind for w in windows.each if _start(time, w) + w.size_us <= through)
+        its_windows = windows.of(time)
+        late = tuple(w.kind for w, start in its_windows if start + w.size_us <= through)
         if late:
             out.append(LateQuote(place, name, late, through))
-            if len(late) == len(windows.each):
+            if len(late) == len(its_windows):
                 continue
         _close(state, symbol, time - lateness, windows, out)
-        for window in windows.each:
+        for window, _ in its_windows:
             if window.kind not in late:
                 _add(state, window, quote, name)
         if time >= state.watermark:
@@ -181,11 +205,12 @@ def _close(
     if not due:
         return
     state.open_bars = [bar for bar in state.open_bars if bar.end > through]
-    for _, order, bar in sorted(
-        ((bar.end, order, bar) for bar in due for order, w in enumerate(windows.each) if w.kind == bar.kind),
-        key=lambda entry: entry[:2],
-    ):
-        out += (_closed(bar, symbol, universe, windows) for universe in windows.each[order].universes)
+    order = {window.kind: number for number, window in reversed(list(enumerate(windows.all())))}
+    for bar in sorted(due, key=lambda bar: (bar.end, order.get(bar.kind, len(order)))):
+        under = windows.at(bar.start)
+        for window in under.each:
+            if window.kind == bar.kind:
+                out += (_closed(bar, symbol, universe, under) for universe in window.universes)
 
 
 def _closed(bar: OpenQuoteBar, symbol: str, universe: str, windows: Windows) -> QuoteBar:

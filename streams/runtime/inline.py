@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -129,9 +129,13 @@ class Inline:
         for agent in agents:
             for partition in range(TOPICS[agent.source].partitions):
                 self._inputs[agent.source].append(_Partition(agent, partition))
-        for topic in INPUTS:
+        self.settings(settings)
+
+    def settings(self, settings: Settings, topics: Iterable[str] = INPUTS) -> None:
+        """Settings, to every partition of the agents' input topics."""
+        for topic in topics:
+            body = encode_body(topic, settings)
             for part in self._inputs.get(topic, ()):
-                body = encode_body(topic, settings)
                 part.append(0, None, cast(Settings, decode_body(topic, body)), NO_FRAME + body)
 
     def tick(self, key: str, value: Record, timestamp_ms: int, topic: str = "market.ticks") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.records import NEVER, Bar, Clock, Correlations, Execution, Tick
+from schemas.records import NEVER, Bar, Clock, Correlations, Execution, Settings, Tick
 from schemas.states import PARTITION_KEY, POSITION_KEY, SymbolsPartition
 from streams.agent import Agent, Input, Output, frozen
 from streams.errors import DeliveryFailed
@@ -53,6 +53,17 @@ class WithoutClocks(Ownership):
                 self.partition_state, source_clocks={}, clock=NEVER, forwarded=NEVER
             )
             cut.changes[PARTITION_KEY] = CODEC.encode("symbols.changelog", state)
+        return cut
+
+
+class WithoutLaterSettings(Ownership):
+    """Commits the settings that a partition began with, and not what was applied since."""
+
+    def cut(self) -> Cut | None:
+        cut = super().cut()
+        if cut is not None:
+            state = msgspec.structs.replace(self.partition_state, later=[])
+            cut.changes[PARTITION_KEY] = CODEC.encode(f"{self.agent.name}.changelog", state)
         return cut
 
 
@@ -204,6 +215,20 @@ class ClosesTwice(Universes):
         return super().step(where, partition, keys, inputs)
 
 
+class HoldsSettingsAtOnce(Universes):
+    """Lets settings hold from the next snapshot on, wherever their record lies."""
+
+    def step(self, where: Any, partition: Any, keys: Any, inputs: Any) -> tuple[list[Output], set[str]]:
+        at_once = max((state.last_start for state in keys.values()), default=NEVER) + 1
+        several = []
+        for item in inputs:
+            told = item.value
+            if isinstance(told, Settings) and told.version > 1:
+                item = item._replace(value=msgspec.structs.replace(told, effective_from=at_once))
+            several.append(item)
+        return super().step(where, partition, keys, several)
+
+
 class DecidesTwice(Portfolios):
     """Forgets from run to run which snapshots it has decided on."""
 
@@ -311,6 +336,7 @@ BREACHES: Mapping[type, Parts] = {
             PositionWithoutState,
             StateWithoutPosition,
             WithoutClocks,
+            WithoutLaterSettings,
             CommitsBeforeAcknowledgement,
             SerialisesAtTheCommit,
             ForgetsWhatWasAborted,
@@ -325,7 +351,7 @@ BREACHES: Mapping[type, Parts] = {
     **{broken: _agents(symbols=broken) for broken in (SkipsTheNames, DependsOnTheRun, ClocksFirst)},
     **{
         broken: _agents(universes=broken)
-        for broken in (WaitsForOneClock, ClosesTwice, RemembersBesideItsState)
+        for broken in (WaitsForOneClock, ClosesTwice, RemembersBesideItsState, HoldsSettingsAtOnce)
     },
     **{broken: _agents(portfolios=broken) for broken in (DecidesTwice, NamesOrdersItself)},
     **{broken: Parts(connector=broken) for broken in (ResumesBehindWhatItSent, RenamesWhatItRepeats)},

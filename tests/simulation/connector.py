@@ -46,6 +46,7 @@ class Connector:
         """Send the next messages."""
         for number in range(self.at, min(self.at + count, len(self.messages))):
             message = self.messages[number]
+            self.world.change_before(message.time_us)
             timestamp_ms = record_time_ms(message.time_us)
             topic, done = message.topic, functools.partial(self._done, number)
             partitions = TOPICS[topic].partitions

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -52,6 +53,8 @@ class Script(NamedTuple):
     settings: Settings
     feeds: tuple[tuple[Message, ...], ...]
     commands: tuple[Command, ...]
+    changes: tuple[Settings, ...]
+    """What is applied while ticks flow, by ``effective_from``."""
     is_open: bool
     """Whether its results depend on how the feeds meet in a partition, and the commands with the snapshots."""
 
@@ -59,6 +62,11 @@ class Script(NamedTuple):
     def agents(self) -> tuple[str, ...]:
         """Those that have work, upstream first."""
         return ("symbols", *(("quotes",) if self.settings.quote_sources else ()), "universes", "portfolios")
+
+    @property
+    def kinds(self) -> set[str]:
+        """Those that all versions of the settings name: every tick counts in each."""
+        return set(self.settings.kinds).intersection(*(change.kinds for change in self.changes))
 
     def names(self, symbol: str) -> set[str]:
         """The names of a symbol's ticks."""
@@ -124,7 +132,49 @@ def script(number: int) -> Script:
             for source, share in zip(sources, shares, strict=True)
         ),
         tuple(_commands(rng, is_open)),
+        tuple(_changes(number, told, is_open)),
         is_open,
+    )
+
+
+def _changes(number: int, before: Settings, is_open: bool) -> Iterator[Settings]:
+    """Two changes within the feed's eight seconds, in every third script; their times fall within windows too."""
+    if number % 3 != 2 and not (is_open and number % 20 == 19):
+        return
+    rng = random.Random(f"changes {number}")
+    symbols = before.universes[0].symbols
+    alpha, zeta = before.portfolios
+    fewer = symbols[1:]
+    beta = portfolio("beta", universe="u9", symbols=fewer, strategies=alpha.strategies)
+    tight = msgspec.structs.replace(alpha.limits, max_position=Decimal(40), max_leverage=Decimal("0.5"))
+    change = msgspec.structs.replace
+    second = change(
+        before,
+        version=2,
+        effective_from=DAY0 + rng.randint(3, 6) * SECOND // 2,
+        kinds=("tick:2", *KINDS, "time:2s"),
+        regimes=change(before.regimes, kinds=("time:3s", "time:2s"), trend_adx=40.0),
+        universes=(
+            change(before.universes[0], symbols=fewer, decay=0.9),
+            *before.universes[1:],
+            UniverseSpec(name="u9", symbols=(*fewer, "NEW"), kind="time:1s", warm_up=1),
+        ),
+        portfolios=(change(alpha, symbols=fewer, limits=tight), zeta, beta),
+    )
+    yield second
+    yield change(
+        second,
+        version=3,
+        effective_from=second.effective_from + rng.randint(1, 6) * SECOND // 2,
+        kinds=tuple(reversed(KINDS)),
+        sources=before.sources[:1] if is_open else before.sources,
+        regimes=before.regimes,
+        universes=(before.universes[0], *second.universes[1:]),
+        portfolios=(
+            change(alpha, epoch=2, strategies=zeta.strategies),
+            *((zeta,) if is_open or rng.random() < 0.5 else ()),
+            change(beta, limits=tight),
+        ),
     )
 
 

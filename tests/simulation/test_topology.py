@@ -129,7 +129,7 @@ def test_the_scripts_hold_what_worlds_are_to_be_tried_with() -> None:
         if topic == "market.bars"
         for name in held
     }
-    assert bars == set(KINDS)
+    assert bars == {*KINDS, "tick:2", "time:2s"}
     assert {letter[2] for each in results for letter in each.dead_letters} == {
         Reason.BAD_PRICE,
         Reason.AHEAD_OF_CLOCK,

@@ -89,6 +89,14 @@ class TopologyWorld:
         self.database = Database()
         self.sinks = [parts.sink(self) for _ in range(PROCESSES)]
         self.toy_broker = ToyBroker(self)
+        self._to_change = [
+            (change, topic, partition)
+            for change in self.script.changes
+            for topic in reversed(INPUTS)
+            for partition in range(TOPICS[topic].partitions)
+            for _ in range(rng.choice([1, 1, 1, 2]))
+        ]
+        """Where settings are still to be written; twice where somebody was interrupted and applies them again."""
         self.commands = list(self.script.commands)
         if not self.script.is_open:  # each has its place, and must be there before the snapshot is
             rng.shuffle(self.commands)
@@ -99,6 +107,16 @@ class TopologyWorld:
         for topic in INPUTS:
             for partition in range(TOPICS[topic].partitions):
                 self.broker.logs[topic, partition].append(_settings(topic, self.script.number))
+
+    def change_before(self, time_us: int) -> None:
+        """Write the settings that hold from a time at or before ``time_us``: nothing of it may be there before."""
+        while self._to_change and self._to_change[0][0].effective_from <= time_us:
+            self._change()
+
+    def _change(self) -> str:
+        change, topic, partition = self._to_change.pop(0)
+        self.broker.logs[topic, partition].append(Entry(None, CODEC.encode(topic, change), 1))
+        return f"settings {change.version} in {topic}[{partition}]"
 
     def run(self) -> TopologyWorld:
         """Play the world to its end."""
@@ -124,6 +142,8 @@ class TopologyWorld:
             elif chance < 0.9:
                 number = rng.randrange(PROCESSES)
                 what = f"sink{number} {self.sinks[number].act()}"
+            elif self._to_change and chance < 0.93:
+                what = self._change()
             elif chance < 0.96:
                 what = f"tails {self._land()}"
             elif chance < 0.98:

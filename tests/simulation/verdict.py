@@ -28,7 +28,7 @@ from streams.runtime.inline import Inline
 from streams.runtime.runs import record_time_ms
 from tests.simulation.codec import CODEC
 from tests.simulation.counting import COUNTER, count_of
-from tests.simulation.feeds import KINDS, Script, script
+from tests.simulation.feeds import Script, script
 from tests.simulation.processes import SOURCES
 from tests.simulation.topology_world import Parts, TopologyWorld
 
@@ -83,10 +83,13 @@ def of_script(number: int) -> Results:
     inline, results = _inline(told, rng)
     for command in told.commands:
         inline.command(command, command.portfolio)
+    changes = list(told.changes)
     waiting = [list(feed) for feed in told.feeds]
     while any(waiting):
         feed = rng.choice([feed for feed in waiting if feed])
         for message in feed[: rng.randint(1, len(feed))]:
+            while changes and (changes[0].effective_from <= message.time_us or rng.random() < 0.1):
+                inline.settings(changes.pop(0), reversed(INPUTS))
             _say(inline, message)
             feed.pop(0)
     inline.flush()
@@ -106,6 +109,8 @@ def of_world(world: TopologyWorld, results: Results) -> Results:
                 command = issued[portfolio.name, alert.command_id]
                 place = Place(start=alert.start, ordinal=alert.ordinal)
                 inline.command(msgspec.structs.replace(command, after=place), portfolio.name)
+    for change in world.script.changes:
+        inline.settings(change, ("portfolio.events", "universe.bars"))
     topic = "market.ticks"  # the only source of an open script
     waiting = [
         (partition, world.broker.logs[topic, partition][1:]) for partition in range(TOPICS[topic].partitions)
@@ -115,11 +120,11 @@ def of_world(world: TopologyWorld, results: Results) -> Results:
         count = rng.randint(1, len(log))
         for entry in log[:count]:
             value = None if entry.value is None else CODEC.decode(topic, entry.value)
-            if not isinstance(value, Unreadable):
-                assert value is None or isinstance(value, Record)
-                inline.raw(topic, partition, entry.key, value, entry.value, entry.timestamp_ms, entry.headers)
+            assert value is None or isinstance(value, Record | Unreadable)
+            inline.raw(topic, partition, entry.key, value, entry.value, entry.timestamp_ms, entry.headers)
         del log[:count]
     inline.flush()
+    expected.dead_letters -= _junk(world)
     return expected
 
 
@@ -188,7 +193,7 @@ def _ticks(world: TopologyWorld, results: Results) -> list[str]:
                 counted.update({(raw_key.decode(), bar.kind): bar.count for bar in state.open_bars})
     found = []
     for symbol in world.script.settings.universes[0].symbols:
-        for kind in KINDS:
+        for kind in world.script.kinds:
             ticks, seen = len(world.script.names(symbol)), counted[symbol, kind] + refused[symbol]
             if ticks != seen:
                 found.append(f"{symbol} {kind}: {seen} ticks counted, of {ticks}")

@@ -36,7 +36,7 @@ def closed_by(
     state = UniverseState(ewma=EwmaState())
     answers = []
     for event in events:
-        state, snapshots = barrier.step(state, [event], spec, under)
+        state, snapshots = barrier.step(state, [event], [barrier.terms(spec, under)])
         answers.append([(minute_of(snapshot), symbols_of(snapshot)) for snapshot in snapshots])
     return answers
 
@@ -74,7 +74,7 @@ def test_closes_in_order_of_start() -> None:
 def test_symbols_without_a_bar_are_carried_stale() -> None:
     state = UniverseState(ewma=EwmaState())
     events = bar("A", 0), bar("B", 0), bar("A", 3), clock(0, 4), clock(1, 4)
-    _, (first, second) = barrier.step(state, events, AB, TWO_PARTITIONS)
+    _, (first, second) = barrier.step(state, events, [barrier.terms(AB, TWO_PARTITIONS)])
     assert (symbols_of(second), second.ordinal) == ("Ab", 2)
     assert (second.start, second.end) == (DAY0 + 3 * MINUTE, DAY0 + 4 * MINUTE)
     assert second.rows[1].bar == first.rows[1].bar
@@ -86,17 +86,21 @@ def test_a_start_without_bars_makes_no_snapshot() -> None:
 
 def test_repeats_are_dropped() -> None:
     first = msgspec.structs.replace(bar("A", 0), bar=examples.bar("A", DAY0, close=1.0))
-    state, _ = barrier.step(UniverseState(ewma=EwmaState()), [first, bar("A", 0)], AB, TWO_PARTITIONS)
+    state, _ = barrier.step(
+        UniverseState(ewma=EwmaState()), [first, bar("A", 0)], [barrier.terms(AB, TWO_PARTITIONS)]
+    )
     assert [item.bar.close for item in state.pending[0].bars] == [1.0]
     events = bar("B", 0), bar("A", 0), clock(0, 5), clock(1, 5)
-    state, (snapshot,) = barrier.step(state, events, AB, TWO_PARTITIONS)
+    state, (snapshot,) = barrier.step(state, events, [barrier.terms(AB, TWO_PARTITIONS)])
     assert snapshot.rows[0].bar.close == 1.0
     assert state.pending == []
 
 
 def test_a_bar_after_its_clock_is_too_late_within_a_run_as_well() -> None:
     events = bar("A", 0), clock(0, 1), clock(1, 1), bar("B", 0)
-    _, (snapshot,) = barrier.step(UniverseState(ewma=EwmaState()), events, AB, TWO_PARTITIONS)
+    _, (snapshot,) = barrier.step(
+        UniverseState(ewma=EwmaState()), events, [barrier.terms(AB, TWO_PARTITIONS)]
+    )
     assert symbols_of(snapshot) == "A"
 
 
@@ -116,8 +120,10 @@ def test_the_first_snapshot_under_settings_waits_for_every_clock() -> None:
 
 def test_a_member_that_left_is_not_carried_on() -> None:
     just_a = UniverseSpec(name="u1", symbols=("A",), kind="time:1m")
-    state, _ = barrier.step(UniverseState(ewma=EwmaState()), [bar("A", 0), bar("B", 0)], AB, TWO_PARTITIONS)
-    _, (snapshot,) = barrier.step(state, [bar("A", 1)], just_a, TWO_PARTITIONS)
+    state, _ = barrier.step(
+        UniverseState(ewma=EwmaState()), [bar("A", 0), bar("B", 0)], [barrier.terms(AB, TWO_PARTITIONS)]
+    )
+    _, (snapshot,) = barrier.step(state, [bar("A", 1)], [barrier.terms(just_a, TWO_PARTITIONS)])
     assert symbols_of(snapshot) == "A"
 
 
@@ -179,7 +185,7 @@ def fold(runs: list[list[Event]]) -> tuple[UniverseState, list[Closed]]:
     for events in runs:
         # Only what the changelog holds may matter.
         stored = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=UniverseState)
-        state, closed = barrier.step(stored, events, ABCD, THREE_PARTITIONS)
+        state, closed = barrier.step(stored, events, [barrier.terms(ABCD, THREE_PARTITIONS)])
         snapshots += closed
     return state, snapshots
 

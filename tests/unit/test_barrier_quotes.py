@@ -52,7 +52,7 @@ def fold(*runs: list[Event]) -> tuple[UniverseState, list[Closed]]:
     for events in runs:
         # Only what the changelog holds may matter.
         stored = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=UniverseState)
-        state, closed = barrier.step(stored, events, AB, UNDER)
+        state, closed = barrier.step(stored, events, [barrier.terms(AB, UNDER)])
         snapshots += closed
     return state, snapshots
 
@@ -105,7 +105,7 @@ def test_undeclared_quotes_change_nothing() -> None:
     """Without partitions of quotes in the settings the bars decide alone."""
     state = UniverseState(ewma=EwmaState())
     events = [bar("A", 0), bar("B", 0)]
-    _, snapshots = barrier.step(state, events, AB, examples.settings(tick_partitions=2))
+    _, snapshots = barrier.step(state, events, [barrier.terms(AB, examples.settings(tick_partitions=2))])
     assert [shown(snapshot) for snapshot in snapshots] == [(0, "AB")]
 
 

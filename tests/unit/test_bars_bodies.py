@@ -55,7 +55,7 @@ def test_a_bar_is_written_as_the_codec_writes_it(
             **values,
             first_tick=first,
             last_tick=last,
-            settings=PLAN.settings,
+            settings=int(PLAN.settings[0]),
         )
         wanted.append(encode_body("market.bars", bar))
     encoded = [symbol.encode() for symbol in symbols]

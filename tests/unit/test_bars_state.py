@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from schemas.records import NEVER
-from schemas.states import OpenBar, SymbolState
+from schemas.states import SymbolState
 from streams.bars.fold import step, step_all
 from streams.bars.plan import Plan
 from streams.bars.state import BAR, EVENT, FOREVER, LATE, Outbox, SymbolBars
@@ -89,11 +88,12 @@ def test_many_sessions_in_one_run_all_have_a_number_of_their_own() -> None:
     assert [bars.prefixes[row["last_stream"]] for row in out.bars] == [f"feed/{n}/" for n in range(500)]
 
 
-def test_a_state_with_bars_of_a_kind_that_is_not_wanted_is_refused() -> None:
-    wanted, other = Plan.of(["tick:5"], 0, 1), Plan.of(["tick:6"], 0, 1)
+def test_bars_of_a_kind_that_no_settings_name_any_more_are_left_out() -> None:
+    wanted, other = Plan.of(["tick:5", "time:1s"], 0, 1), Plan.of(["time:1s", "tick:6"], 0, 1)
     bars = SymbolBars.thaw(SymbolState(), wanted)
     step(bars, events((DAY0, 1.0, 1.0, NEVER, 1, bars.stream("s/"), 0)), NEVER, wanted, Outbox())
     state = frozen(bars, wanted)
-    assert [type(bar) for bar in state.open_bars] == [OpenBar]
-    with pytest.raises(KeyError, match="tick:5"):
-        SymbolBars.thaw(state, other)
+    assert [bar.kind for bar in state.open_bars] == ["tick:5", "time:1s"]
+    again = frozen(SymbolBars.thaw(state, other), other)
+    assert [bar.kind for bar in again.open_bars] == ["time:1s"]
+    assert again.builders == []

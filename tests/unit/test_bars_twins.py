@@ -11,7 +11,7 @@ from schemas.records import NEVER, Bar, LateTick, Side
 from schemas.states import SymbolState
 from streams.bars import plain
 from streams.bars.plain import Event
-from streams.bars.plan import Plan
+from streams.bars.plan import Plan, Version
 from streams.bars.state import FOREVER, Outbox, SymbolBars
 from tests.examples import DAY0, SECOND, tick
 from tests.kernel_bars import exact, frozen, run
@@ -84,7 +84,46 @@ lateness = st.sampled_from([0, SECOND, 3 * SECOND + 1])
 @settings(deadline=None, max_examples=150)
 @given(events=streams_of_events(), kinds=kinds, lateness_us=lateness)
 def test_the_kernel_equals_its_twin(events: list[Event], kinds: list[str], lateness_us: int) -> None:
-    plan = Plan.of(kinds, lateness_us, 7)
+    assert_twins(events, Plan.of(kinds, lateness_us, 7))
+
+
+changes = st.lists(st.tuples(st.integers(-4, 40), kinds), max_size=3)
+
+
+def changing(
+    events: list[Event], first: list[str], later: list[tuple[int, list[str]]], lateness_us: int
+) -> Plan:
+    """Settings that change at half seconds from the first tick on."""
+    begins = next((item.event_time for _, item, _ in events if item is not None), DAY0)
+    versions = [Version(7, first)]
+    for number, (halves, kinds) in enumerate(sorted(later, key=lambda each: each[0])):
+        versions.append(Version(8 + number, kinds, begins + halves * SECOND // 2 + number))
+    return Plan.of_versions(versions, lateness_us)
+
+
+@settings(deadline=None, max_examples=150)
+@given(events=streams_of_events(), first=kinds, later=changes, lateness_us=lateness)
+def test_they_are_equal_under_settings_that_change(
+    events: list[Event], first: list[str], later: list[tuple[int, list[str]]], lateness_us: int
+) -> None:
+    plan = changing(events, first, later, lateness_us)
+    assert_twins(events, plan)
+    for kind in plan.kinds:
+        assert_windows_are_of_their_settings(events, kind, plan)
+
+
+def assert_windows_are_of_their_settings(events: list[Event], kind: str, plan: Plan) -> None:
+    """Every bar of time is of a kind that the settings at its start name, and names them."""
+    if not kind.startswith("time:"):
+        return
+    for bar in expected(events, plan)[0]:
+        if bar.kind == kind:
+            version = max(place for place, begins in enumerate(plan.begins) if begins <= bar.start)
+            assert plan.active[version, plan.numbers[kind]]
+            assert bar.settings == plan.settings[version]
+
+
+def assert_twins(events: list[Event], plan: Plan) -> None:
     bars = SymbolBars.thaw(SymbolState(), plan)
     closed, late = run(bars, events, plan, Outbox())
     want_closed, want_late, want_state = expected(events, plan)
@@ -100,13 +139,18 @@ def test_the_kernel_equals_its_twin(events: list[Event], kinds: list[str], laten
 @given(
     events=streams_of_events(),
     kinds=kinds,
+    later=changes,
     lateness_us=lateness,
     cuts=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=6),
 )
 def test_a_run_may_be_cut_anywhere(
-    events: list[Event], kinds: list[str], lateness_us: int, cuts: list[tuple[int, bool]]
+    events: list[Event],
+    kinds: list[str],
+    later: list[tuple[int, list[str]]],
+    lateness_us: int,
+    cuts: list[tuple[int, bool]],
 ) -> None:
-    plan = Plan.of(kinds, lateness_us, 7)
+    plan = changing(events, kinds, later, lateness_us)
     bars = SymbolBars.thaw(SymbolState(), plan)
     whole = run(bars, events, plan, Outbox())
     state = body(frozen(bars, plan))

@@ -255,7 +255,7 @@ SNAPSHOTS: dict[str, Any] = {"topic": "portfolio.events", "stage": "portfolios"}
         (letter(b"?", topic="universe.bars", stage="barrier"), "comes from universe.bars"),
         (letter(None, key=None, reason=Reason.UNDECLARED_SOURCE), "is a clock"),
         (letter(None, key=None, reason=Reason.BAD_CLOCK), "the next clock"),
-        (letter(settings(), key=None, reason=Reason.SETTINGS_CHANGED), "settings are fixed"),
+        (letter(settings(), key=None, reason=Reason.SETTINGS_CHANGED), "headrace settings apply"),
         (letter(quote(), topic="market.quotes", stage="quotes", reason=Reason.LATE), "late for the others"),
         (letter(b"?", **{**SNAPSHOTS, "stage": "signals"}, reason=Reason.STRATEGY_RAISED), "was decided on"),
         (letter(settings(), **SNAPSHOTS, reason=Reason.WRONG_SCHEMA), "is a Settings"),

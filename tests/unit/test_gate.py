@@ -131,7 +131,7 @@ def test_the_kernel_is_its_twin_however_the_run_is_cut(run: Any, cut: int) -> No
     for number, (key, source, long) in enumerate(plain_lanes):
         lanes[number] = key, source, 100 + number, 200 + number, NO_SEQUENCE, False, long
     slots = np.full((keys, SESSIONS), -1, np.int32)
-    sources = np.array([(NEVER, False), (NEVER, True)], gate.SOURCE)
+    sources = np.array([(NEVER, False, True), (NEVER, True, True)], gate.SOURCE)
     clock, found, events = NEVER, [], []
     for begin, end in ((0, min(cut, len(rows))), (min(cut, len(rows)), len(rows))):
         struck = [(index - begin, *rest) for index, *rest in clocks if begin <= index < end]
@@ -145,6 +145,8 @@ def test_the_kernel_is_its_twin_however_the_run_is_cut(run: Any, cut: int) -> No
             np.array(struck, gate.CLOCK),
             clock,
             gate.rules(spec),
+            np.array([NEVER]),
+            np.ones((1, 2), np.bool_),
         )
         clock = passed.clock
         found += list(zip(map(Verdict, passed.verdicts), passed.marks.tolist(), strict=True))
@@ -209,10 +211,12 @@ def test_what_each_filter_leaves_out(leave_out: tuple[TickFilter, ...], left: li
         np.arange(8),
         lanes,
         np.full((1, SESSIONS), -1, np.int32),
-        np.array([(NEVER, False)], gate.SOURCE),
+        np.array([(NEVER, False, True)], gate.SOURCE),
         np.empty(0, gate.CLOCK),
         NEVER,
         gate.rules(spec),
+        np.array([NEVER]),
+        np.ones((1, 1), np.bool_),
     )
     assert np.flatnonzero(passed.verdicts == Verdict.LEFT_OUT).tolist() == left
     assert passed.places.tolist() == [index for index in range(8) if index not in left]
