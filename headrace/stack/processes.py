@@ -148,13 +148,26 @@ def _wait_until_ready(
         if status is not None:
             raise _diagnosis(launch.service, launch.port, data_dir, f"ended with exit status {status}")
         try:
-            return launch.probe()
+            launch.probe()
+            if _listens(popen.pid, launch.port):
+                return
+            raise ConnectionError(f"another process answers on port {launch.port}")
         except Exception as error:
             if time.monotonic() > deadline:
                 reason = f"was not ready after {timeout_s:g} s ({error})"
                 raise _diagnosis(launch.service, launch.port, data_dir, reason) from error
         if cancelled.wait(_POLL_S):
             raise StackError(f"the start of {launch.service} was interrupted")
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process, or one of its own, listens on a port: another stack's service would answer there as well."""
+    process = psutil.Process(pid)
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for member in (process, *process.children(recursive=True))
+        for connection in member.net_connections("tcp")
+    )
 
 
 def run_step(service: ServiceName, argv: Sequence[str], data_dir: Path, failed: str) -> None:

@@ -28,8 +28,14 @@ def launch(code: str, *, ready: Path | None = None, stop_signal: signal.Signals 
         if ready is not None and not ready.exists():
             raise ConnectionError("nobody answers")
 
+    port = free_port()
+    listening = f"import socket; here = socket.create_server(('127.0.0.1', {port}))\n"
     return Launch(
-        service="kafka", argv=[sys.executable, "-c", code], port=9, probe=probe, stop_signal=stop_signal
+        service="kafka",
+        argv=[sys.executable, "-c", listening + code],
+        port=port,
+        probe=probe,
+        stop_signal=stop_signal,
     )
 
 
@@ -91,6 +97,19 @@ def test_a_service_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match=r"not ready after 1 s \(nobody answers\)"):
         run(code, tmp_path, timeout_s=1.0, ready=tmp_path / "never")
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_whoever_else_answers_on_the_port_is_not_the_service(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        deaf = Launch(
+            service="kafka",
+            argv=[sys.executable, "-c", "import time; time.sleep(600)"],
+            port=port,
+            probe=lambda: socket.create_connection(("127.0.0.1", port)).close(),
+        )
+        with pytest.raises(StartFailed, match=f"another process answers on port {port}"):
+            start(deaf, tmp_path, 1.0, threading.Event())
 
 
 def test_last_lines_leave_out_what_says_nothing(tmp_path: Path) -> None:
