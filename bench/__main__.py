@@ -18,6 +18,7 @@ from bench import confusion as confusions
 from bench import contenders
 from bench import latency as latencies
 from bench import soak as soaks
+from bench import takeover as takeovers
 from bench import throughput as throughputs
 from bench import upgrade as upgrades
 from bench.rig import RESULTS, services
@@ -62,6 +63,12 @@ _Seconds = Annotated[float, typer.Option(min=2.0, help="Length of each measureme
 _Closings = Annotated[int, typer.Option(min=1, help="1-second bars that end in a second of the wall clock.")]
 _Minutes = Annotated[float, typer.Option(min=1.0, help="Length of the run.")]
 _Rate = Annotated[int, typer.Option(min=20, help="Ticks a second.")]
+
+_Symbols = Annotated[
+    list[int] | None,
+    typer.Option(min=1, max=5_000, help="May be given again. Left out: 1, 100 and 5000."),
+]
+_TakeOvers = Annotated[int, typer.Option(min=1, help="Of each kind; the one in the middle counts.")]
 
 TICKS, REPETITIONS, BACKTESTS = 8_000_000, 3, 3
 
@@ -164,6 +171,30 @@ def upgrade(rate: _Rate = upgrades.RATE) -> None:
 
 
 @app.command()
+def takeover(symbols: _Symbols = None, repetitions: _TakeOvers = 1) -> None:
+    """Kill -9 of an owner while ticks flow: how long until its successor commits, with and without local copies.
+
+    Writes takeover.json and takeover.png into bench/results, and the table of docs/recovery.md where it measured all.
+
+    Examples:
+
+        headrace bench takeover
+
+        headrace bench takeover --symbols 100 --repetitions 3
+    """
+    counts = symbols or takeovers.SYMBOLS
+    timeout_ms = settings.load().worker.session_timeout_ms
+    with services() as found, _shown("takeover", takeovers.steps(counts, repetitions)) as advance:
+        figures = takeovers.run(
+            found, symbols=counts, repetitions=repetitions, session_timeout_ms=timeout_ms, advance=advance
+        )
+    takeovers.show(figures, Console())
+    if symbols is None:
+        takeovers.write(figures)
+    _written("takeover")
+
+
+@app.command()
 def backtest(trades: _NeededTrades, repetitions: _Repetitions = BACKTESTS) -> None:
     """Backtests of a file of trades: Headrace beside nautilus_trader's engine and csp, in turn. Needs no services.
 
@@ -203,7 +234,7 @@ def confusion() -> None:
 
 @app.command("all")
 def everything(trades: _Trades = None) -> None:
-    """All of them, as they are by default: about an hour. Without a file of trades, what needs one is left out.
+    """All of them, as they are by default: well over an hour. Without a file of trades, what needs one is left out.
 
     Examples:
 
@@ -216,6 +247,7 @@ def everything(trades: _Trades = None) -> None:
         latency()
         soak()
         upgrade()
+        takeover()
     if trades is not None:
         backtest(trades)
     confusion()

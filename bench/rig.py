@@ -123,6 +123,7 @@ class Rig:
             "HEADRACE_REGISTRY__URL": self._found.registry,
             "HEADRACE_DATABASE__URL": self._found.database,
             "HEADRACE_PIPELINE": self._pipeline.model_dump_json(),
+            "HEADRACE_WORKER__STATE_DIR": str(self.folder / "state"),
         }
 
     def wait_until(

@@ -59,6 +59,9 @@ class WorkerPart(BaseModel):
     fetch_partition_bytes: int = Field(1_048_576, ge=1_024)
     output_buffer_kb: int = Field(65_536, ge=4_096)
     max_run_records: int = Field(20_000, ge=1)
+    copies: bool = True
+    state_dir: Path | None = Field(None, description="left out: state, below stack.data_dir")
+    standbys: bool = True
     session_timeout_ms: int = Field(10_000, ge=1_000)
     stall_limit_s: float = Field(15.0, ge=1)
     start_deadline_s: float = Field(60.0, gt=0)
@@ -116,6 +119,11 @@ class Settings(BaseSettings):
             "the local stack is not up: run `headrace up`, or set kafka.bootstrap, registry.url and database.url"
         )
 
+    @property
+    def state_dir(self) -> Path:
+        """Where workers keep local copies of their states."""
+        return (self.worker.state_dir or self.stack.data_dir / "state").expanduser().absolute()
+
     def runtime(self, endpoints: Endpoints, *, instance: str | None = None) -> RuntimeConfig:
         """What a worker is told."""
         return RuntimeConfig(
@@ -123,7 +131,8 @@ class Settings(BaseSettings):
             registry=endpoints.registry,
             namespace=self.namespace,
             instance=instance,
-            **self.worker.model_dump(),
+            state_dir=str(self.state_dir) if self.worker.copies else None,
+            **self.worker.model_dump(exclude={"copies", "state_dir"}),
         )
 
 

@@ -11,6 +11,7 @@ HeadraceError
     │   ├── StateMismatch      the state in the changelog does not fit the class any more
     │   ├── UndeclaredInput    on_snapshot read what the class does not declare (input is dead-lettered)
     │   └── BadDecision        on_snapshot returned what cannot be used (input is dead-lettered)
+    ├── CopyUnfit              a local copy of a state cannot be used (it is thrown away, and the changelog read)
     └── RuntimeFault           our own failure: the process ends without a commit, and is started again
         ├── DeliveryFailed     Kafka did not take an output
         ├── Fenced             another process owns the partition now
@@ -81,6 +82,10 @@ class UndeclaredInput(StrategyError):
 
 class BadDecision(StrategyError):
     """Raised for a return value of ``on_snapshot`` that cannot be used."""
+
+
+class CopyUnfit(StreamError):
+    """Raised where a local copy does not fit the changelog, or cannot be read: it is a cache, and goes."""
 
 
 class RuntimeFault(StreamError):

@@ -64,7 +64,7 @@ def worker(
         source = "" if replay_of == LIVE else replay_of
         planned = replay.find(found.kafka, source, codec, loaded.namespace)
         config = msgspec.structs.replace(
-            config, source_namespace=source, until=replay.ends_of(planned, chosen.source)
+            config, source_namespace=source, until=replay.ends_of(planned, chosen.source), state_dir=None
         )
     sys.argv = ["headrace", "worker", "--without-web"]  # Faust reads its own options there
     run_worker(config, chosen, codec)

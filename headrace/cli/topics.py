@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated
 
 import typer
@@ -83,6 +84,8 @@ def delete(
 ) -> None:
     """Remove all topics of a namespace, with everything in them. The live ones (no namespace) are refused.
 
+    Workers' copies of states on this machine go, too.
+
     Example:
 
         HEADRACE_NAMESPACE=trial headrace topics delete --yes
@@ -91,3 +94,4 @@ def delete(
     if not yes:
         typer.confirm(f"Remove every topic of namespace {loaded.namespace!r}?", abort=True)
     typer.echo(f"{len(topics.delete(loaded.endpoints().kafka, loaded.namespace))} topics removed")
+    shutil.rmtree(loaded.state_dir / loaded.namespace, ignore_errors=True)

@@ -115,6 +115,7 @@ def _environment(file: Path, namespace: str, found: Endpoints) -> dict[str, str]
     return {
         "HEADRACE_SETTINGS": str(file),
         "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_WORKER__STATE_DIR": str(file.parent / "state"),
         "HEADRACE_KAFKA__BOOTSTRAP": found.kafka,
         "HEADRACE_REGISTRY__URL": found.registry,
         "HEADRACE_DATABASE__URL": found.database,

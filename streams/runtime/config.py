@@ -40,6 +40,10 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs that Kafka has not acknowledged yet, KiB; where there are more, the worker waits."""
     max_run_records: int = 20_000
     """A longer fetched stretch of ticks is cut into runs of this many records; see `run_records`."""
+    state_dir: str | None = None
+    """Where local copies of states are kept; None: nowhere. See `streams.runtime.copies`."""
+    standbys: bool = True
+    """Whether a worker also keeps copies of the partitions that others own."""
     session_timeout_ms: int = 10_000
     rebalance_timeout_ms: int = 30_000
     stall_limit_s: float = 15.0

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import confluent_kafka as ck
 
+from schemas.states import POSITION_KEY
 from schemas.topics import DEAD_LETTER_BYTES, physical
-from streams.errors import DeliveryFailed, Fenced, RuntimeFault
+from streams.errors import CopyUnfit, DeliveryFailed, Fenced
+from streams.runtime.changelog import read_behind
 from streams.runtime.ownership import OnDelivery, Outcome
+
+if TYPE_CHECKING:
+    from streams.runtime.copies import Copies, Lease
+
+log = logging.getLogger("headrace.kafka")
 
 FENCE_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 25.0
-RESTORE_TIMEOUT_S = 120.0
-WATERMARKS_TIMEOUT_S = 20.0
 
 _FENCED = {
     ck.KafkaError._FENCED,
@@ -23,8 +29,6 @@ _FENCED = {
     ck.KafkaError.INVALID_PRODUCER_EPOCH,
     ck.KafkaError.INVALID_PRODUCER_ID_MAPPING,
 }
-
-_NO_LEADER = {ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError.LEADER_NOT_AVAILABLE}
 
 ONE_IN_FLIGHT = {"max.in.flight.requests.per.connection": 1}
 """A partition takes any record of a producer as the first while its broker knows of none of that producer (before
@@ -63,14 +67,29 @@ def output_settings(bootstrap: str, linger_ms: float = 0.2) -> dict[str, Any]:
     }
 
 
+class Restored(NamedTuple):
+    """Of what a partition's state was restored: keys in all, keys of the local copy, records of the changelog."""
+
+    keys: int
+    copied: int
+    records: int
+
+
 class KafkaPort:
     """One worker's way to the broker. ``send`` and ``poll`` belong to one thread; the rest may block in others."""
 
-    def __init__(self, bootstrap: str, namespace: str, *, buffer_kb: int = 65_536) -> None:
+    def __init__(
+        self, bootstrap: str, namespace: str, *, buffer_kb: int = 65_536, copies: Copies | None = None
+    ) -> None:
+        """``copies``: of the changelog of the one agent that this is the port of."""
         self._bootstrap = bootstrap
         self._namespace = namespace
         self._buffer_kb = buffer_kb
         self._outputs = ck.Producer({**output_settings(bootstrap), "queue.buffering.max.kbytes": buffer_kb})
+        self._copies = copies
+        self._leases: dict[tuple[str, int], Lease] = {}
+        self.restored: dict[tuple[str, int], Restored] = {}
+        """How each partition's state was restored the last time."""
         self._names: dict[str, str] = {}
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self.sent = 0
@@ -139,58 +158,54 @@ class KafkaPort:
         self._fences[agent, partition] = producer
 
     def restore(self, agent: str, partition: int) -> Mapping[bytes, bytes]:
-        """Read the changelog, committed records only, to the end as it stood after the fence.
-
-        The end of a read_committed reader is the last stable offset; only an EOF at or past the high watermark that
-        was seen after the fence is the end of everything the last owner committed.
-        """
+        """What was committed: the local copy, where there is one that fits, and the changelog behind it."""
         place = ck.TopicPartition(physical(self._namespace, f"{agent}.changelog"), partition)
-        reader = ck.Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": f"{self._namespace or 'live'}.headrace-{agent}-restore",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
-            }
-        )
-        items: dict[bytes, bytes] = {}
+        group = f"{self._namespace or 'live'}.headrace-{agent}-restore"
+        lease = None if self._copies is None else self._copies.lease(partition, is_owner=True)
+        held = None if lease is None else lease.held()
         try:
-            low, high = _watermarks(self._bootstrap, place)
-            place.offset = low
-            reader.assign([place])
-            position, deadline = low, time.monotonic() + RESTORE_TIMEOUT_S
-            while position < high:
-                if time.monotonic() > deadline:
-                    raise RuntimeFault(f"{place.topic}[{partition}]: restore stuck at {position} of {high}")
-                for message in reader.consume(5_000, 0.02):
-                    error = message.error()
-                    if error is None:
-                        items[message.key()] = message.value()
-                    elif error.code() == ck.KafkaError._PARTITION_EOF:
-                        position = message.offset()
-                    else:
-                        raise ck.KafkaException(error)
-        finally:
-            reader.close()
-        return {key: value for key, value in items.items() if value is not None}
+            changes, records = read_behind(self._bootstrap, place, group, held)
+        except CopyUnfit as error:
+            log.warning("the local copy of %s[%s] is thrown away: %s", place.topic, partition, error)
+            held = None
+            changes, records = read_behind(self._bootstrap, place, group, None)
+        items = changes.onto(held)
+        if lease is not None:
+            lease.keep(changes)
+            self._leases[agent, partition] = lease
+        self.restored[agent, partition] = Restored(
+            len(items), 0 if held is None else len(held.items), records
+        )
+        return items
 
     def commit(self, agent: str, partition: int, changes: Mapping[bytes, bytes]) -> Outcome:
         """One transaction with every change; asks again while its fate is unknown."""
         producer = self._fences[agent, partition]
         topic = physical(self._namespace, f"{agent}.changelog")
+        placed: list[int | None] = []
+
+        def report(_: ck.KafkaError | None, message: ck.Message) -> None:
+            placed.append(message.offset())
+
         try:
             producer.begin_transaction()
             for key, value in changes.items():
-                _queue(producer, topic, value, key, partition=partition)
+                if key != POSITION_KEY:
+                    _queue(producer, topic, value, key, partition=partition)
+            if POSITION_KEY in changes:  # last: it ends the transaction for whoever follows the changelog
+                _queue(
+                    producer,
+                    topic,
+                    changes[POSITION_KEY],
+                    POSITION_KEY,
+                    partition=partition,
+                    on_delivery=report,
+                )
             deadline = time.monotonic() + COMMIT_TIMEOUT_S
             while True:
                 try:
                     producer.commit_transaction(5)
-                    return Outcome.COMMITTED
+                    break
                 except ck.KafkaException as error:
                     if not error.args[0].retriable() or time.monotonic() > deadline:
                         raise
@@ -201,10 +216,18 @@ class KafkaPort:
                 return Outcome.ABORTED
             kind = Fenced if cause.code() in _FENCED else DeliveryFailed
             raise kind(f"commit of {agent}[{partition}]: {cause.name()}: {cause.str()}") from error
+        lease = self._leases.get((agent, partition))
+        if lease is not None:
+            offset = placed[0] if placed else None
+            lease.commit(changes, offset if offset is not None and offset >= 0 else None)
+        return Outcome.COMMITTED
 
     def release(self, agent: str, partition: int) -> None:
         """Forget a partition that was given up; its next owner fences it."""
         self._fences.pop((agent, partition), None)
+        lease = self._leases.pop((agent, partition), None)
+        if lease is not None:
+            lease.end()
 
 
 def _report(done: OnDelivery) -> Callable[[ck.KafkaError | None, ck.Message], None]:
@@ -227,30 +250,3 @@ def _queue(producer: ck.Producer, topic: str, value: bytes, key: bytes, **more: 
             return
         except BufferError:
             producer.poll(0.05)
-
-
-def _watermarks(bootstrap: str, place: ck.TopicPartition) -> tuple[int, int]:
-    """Low and high watermark; a read_uncommitted reader, since a read_committed one is told the stable offset.
-
-    A partition that is new, or moves, has no leader for a moment.
-    """
-    reader = ck.Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "headrace-watermarks",
-            "isolation.level": "read_uncommitted",
-        }
-    )
-    deadline_s = time.monotonic() + WATERMARKS_TIMEOUT_S
-    try:
-        while True:
-            try:
-                low, high = reader.get_watermark_offsets(place, timeout=WATERMARKS_TIMEOUT_S)
-            except ck.KafkaException as error:
-                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.1)
-            else:
-                return low, high
-    finally:
-        reader.close()

@@ -205,6 +205,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             opening = [
                 worker.new_ownership(tp.partition) for tp in wanted if tp.partition not in worker.owned
             ]
+            began_s = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(TAKE_OVER_LIMIT_S):
                     await asyncio.gather(*[asyncio.to_thread(owner.open) for owner in opening])
@@ -214,6 +215,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 for owner in opening:  # rebalanced meanwhile: the seek of that rebalance opens again
                     worker.port.release(worker.agent.name, owner.where.partition)
                 return
+            worker.took_over(opening, asyncio.get_running_loop().time() - began_s)
             for owner in opening:
                 worker.owned[owner.where.partition] = owner
             try:

@@ -6,12 +6,14 @@ import gc
 import logging
 import os
 import time
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka.admin import AdminClient
 
 from schemas.codec import Codec
-from schemas.topics import physical
+from schemas.topics import TOPICS, physical
 from streams.agent import Agent
 from streams.errors import Stalled, TopicDeleted
 from streams.runtime.config import RuntimeConfig
@@ -20,6 +22,10 @@ from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Ownership
 from streams.runtime.runs import Run
 from streams.runtime.stalls import Stall, StallWatch
+
+if TYPE_CHECKING:
+    from streams.runtime.copies import Copies
+    from streams.runtime.standby import Standby
 
 log = logging.getLogger("headrace.worker")
 
@@ -40,7 +46,11 @@ class WorkerState:
         admin = AdminClient({"bootstrap.servers": config.bootstrap}, logger=log)
         self.ids = TopicIds(*known_ids(admin, [self.source, changelog]))
         TopicWatch(admin, dict(zip((self.source, changelog), self.ids, strict=True)), self._deleted)
-        self.port = KafkaPort(config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb)
+        copies = _copies(config, agent.name, self.ids.changelog)
+        self.port = KafkaPort(
+            config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb, copies=copies
+        )
+        self._standby = None if copies is None else _standby(config, agent.name, changelog, copies)
         self.owned: dict[int, Ownership] = {}
         self.applied = 0
         """Runs since the start."""
@@ -69,9 +79,24 @@ class WorkerState:
         """Called when partitions are about to be shared out anew: until then they rightly stand still."""
         self._rebalance_began_s = time.monotonic()
 
+    def took_over(self, opened: Sequence[Ownership], seconds: float) -> None:
+        """Tell how long it took to open partitions, and of what their states were restored."""
+        partitions = sorted(owner.where.partition for owner in opened)
+        found = [self.port.restored[self.agent.name, partition] for partition in partitions]
+        if any(each.keys for each in found):
+            log.warning(
+                "%s took over %s in %.3f s: %s keys, %s of them from local copies, %s records of the changelog",
+                self.agent.name,
+                partitions,
+                seconds,
+                *(f"{sum(column):,}" for column in zip(*found, strict=True)),
+            )
+
     def ready(self, partitions: list[int]) -> None:
         """Called whenever the worker has taken over what it was assigned."""
         self._rebalance_began_s = None
+        if self._standby is not None:
+            self._standby.follow(set(range(TOPICS[self.agent.source].partitions)) - set(partitions))
         if not self.is_ready:
             self.is_ready = True
             config = self.config
@@ -112,3 +137,20 @@ class WorkerState:
         log.critical("%s: %s: %s", what, type(error).__name__, error, exc_info=error)
         logging.shutdown()
         os._exit(EXIT_FAULT)
+
+
+def _copies(config: RuntimeConfig, agent: str, changelog_id: str) -> Copies | None:
+    if config.state_dir is None:
+        return None
+    from streams.runtime.copies import open_copies  # RocksDB is for those who keep copies
+
+    return open_copies(Path(config.state_dir), config.namespace, agent, config.instance, changelog_id)
+
+
+def _standby(config: RuntimeConfig, agent: str, changelog: str, copies: Copies) -> Standby | None:
+    if not config.standbys:
+        return None
+    from streams.runtime.standby import Standby
+
+    group = f"{config.namespace or 'live'}.headrace-{agent}-standby"
+    return Standby(config.bootstrap, changelog, group, copies)

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -152,6 +153,20 @@ def refusal(field: Field) -> str:
     return f"{topic} took no records"
 
 
+def full_disk(field: Field) -> str:
+    """No file of a worker may grow for a while, as on a full disk: it goes on without local copies, and says so."""
+    name = field.rng.choice(field.processes(field.agent()))
+    pid = field.run.fleet.pid(name)
+    with suppress(psutil.NoSuchProcess):  # it has just ended, of another fault
+        process = psutil.Process(pid)
+        before = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (FULL_AT_BYTES, before[1]))
+        field.pause(2.0, 4.0)
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
+    return f"full disk {name}"
+
+
+FULL_AT_BYTES = 4_096
 REFUSABLE = ("market.bars", "universe.bars", "market.correlations", "trade.executions")
 FAULTS: dict[str, Callable[[Field], str]] = {
     "one process": one_process,
@@ -165,4 +180,5 @@ FAULTS: dict[str, Callable[[Field], str]] = {
     "zombie": zombie,
     "storm": storm,
     "refusal": refusal,
+    "full disk": full_disk,
 }

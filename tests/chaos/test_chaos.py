@@ -19,7 +19,17 @@ SEED = 20131007
 TICKS = 60_000
 TRIALS = 30
 """With five requests on their way at once, records are lost in about one of ten."""
-STRIKES = ("all processes", "broker", "connector", "zombie", "database", "sink", "one process")
+STRIKES = (
+    "all processes",
+    "broker",
+    "full disk",
+    "connector",
+    "zombie",
+    "database",
+    "sink",
+    "broker restart",
+    "one process",
+)
 
 
 @pytest.fixture(scope="module")

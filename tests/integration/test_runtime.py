@@ -197,6 +197,7 @@ def test_whenever_a_worker_is_killed_position_states_and_outputs_agree(
         commit_interval_ms=200,
         session_timeout_ms=6_000,
         max_run_records=50,
+        state_dir=str(tmp_path / "state"),
     )
     market = Market(stack, namespace, codec, rng)
     market.start()

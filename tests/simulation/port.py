@@ -1,4 +1,8 @@
-"""A simulated Kafka as the runtime's `Port`: records arrive late, acknowledgements later, owners are fenced."""
+"""A simulated Kafka as the runtime's `Port`: records arrive late, acknowledgements later, owners are fenced.
+
+States are restored as `streams.runtime.kafka` does it: of some local copy that is left on some disk, or none, and the
+changelog behind it, which is compacted at times.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from schemas.columns import Headers
-from streams.errors import DeliveryFailed, Fenced
+from schemas.states import POSITION_KEY
+from streams.errors import CopyUnfit, DeliveryFailed, Fenced
 from streams.runtime.ownership import OnDelivery, Outcome
+from streams.runtime.recovery import Changes, Held
 
 Place = tuple[str, int]
 """A topic or an agent, and a partition."""
@@ -35,6 +41,73 @@ class Broker:
         self.transactions: dict[Place, dict[bytes, bytes]] = {}
         """What was written in transactions that have not ended. No reader sees it."""
         self.openings: dict[Place, int] = defaultdict(int)
+        self.disks = Disks(rng.getstate()[1][0])
+
+    def write(self, place: Place, changes: Mapping[bytes, bytes]) -> int | None:
+        """A transaction that is committed; the offset of its position, where it has one."""
+        self.changelogs[place].update(changes)
+        return self.disks.append(place, changes)
+
+
+class Disks:
+    """The changelogs by offset, and the copies of them that processes have left behind, each as far as it had come.
+
+    It has a generator of its own, so that what else happens in a world does not hang on it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.logs: dict[Place, dict[int, tuple[bytes, bytes]]] = defaultdict(dict)
+        self.ends: dict[Place, int] = defaultdict(int)
+        self.copies: dict[Place, list[Held]] = defaultdict(list)
+        self.fitted = self.unfit = 0
+        """How often a copy was used at a restoration, and how often it did not fit."""
+
+    def append(self, place: Place, changes: Mapping[bytes, bytes]) -> int | None:
+        """Write a transaction, its position last; compact what is before it, at times."""
+        log, position = self.logs[place], None
+        if self.rng.random() < 0.25:
+            last = {key: offset for offset, (key, _) in sorted(log.items())}
+            self.logs[place] = log = {offset: log[offset] for offset in sorted(last.values())}
+        for key in sorted(changes, key=lambda key: key == POSITION_KEY):
+            log[self.ends[place]] = key, changes[key]
+            position = self.ends[place] if key == POSITION_KEY else None
+            self.ends[place] += 1
+        self.ends[place] += 1  # the transaction's marker
+        return position
+
+    def restored(self, place: Place) -> tuple[Held | None, Changes]:
+        """Some copy that fits, or none, and all that was committed behind it."""
+        held = self.rng.choice([None, *self.copies[place]])
+        try:
+            changes = self._behind(place, held)
+            self.fitted += held is not None
+        except CopyUnfit:
+            self.unfit += 1
+            held, changes = None, self._behind(place, None)
+        return held, changes
+
+    def _behind(self, place: Place, held: Held | None) -> Changes:
+        changes = Changes(held)
+        for offset, record in sorted(self.logs[place].items()):
+            if held is None or offset >= held.offset:
+                changes.add(offset, *record)
+        if not changes.is_checked:
+            raise CopyUnfit("nothing is behind it")
+        return changes
+
+    def keep(self, place: Place, held: Held | None, changes: Changes) -> Held | None:
+        """Write what has gathered, if it is time to; the copy then. Older ones stay on other disks."""
+        if self.rng.random() < 0.6:
+            return held
+        batch = changes.take()
+        if batch is None:
+            return held
+        before = {} if batch.begins_anew or held is None else held.items
+        items = {key: value for key, value in {**before, **batch.items}.items() if value is not None}
+        kept = Held(items, batch.offset)
+        self.copies[place] = [*self.copies[place][-2:], kept]
+        return kept
 
 
 class SimulatedPort:
@@ -46,6 +119,7 @@ class SimulatedPort:
         self._sent: dict[Place, deque[tuple[Entry, OnDelivery]]] = defaultdict(deque)
         self._arrived: deque[OnDelivery] = deque()
         self._refused: set[Place] = set()
+        self._copies: dict[Place, tuple[Held | None, Changes]] = {}
 
     def fence(self, agent: str, partition: int) -> None:
         """Whoever opened the partition before can commit no more, and what it left open is aborted."""
@@ -56,8 +130,10 @@ class SimulatedPort:
 
     def restore(self, agent: str, partition: int) -> Mapping[bytes, bytes]:
         """The committed changelog."""
-        assert (agent, partition) in self._opened, "restored before it was fenced"
-        return dict(self._broker.changelogs[agent, partition])
+        place = (agent, partition)
+        assert place in self._opened, "restored before it was fenced"
+        held, changes = self._copies[place] = self._broker.disks.restored(place)
+        return changes.onto(held)
 
     def send(
         self,
@@ -88,8 +164,17 @@ class SimulatedPort:
         broker.transactions.pop(place, None)
         if broker.rng.random() < broker.abort_rate:
             return Outcome.ABORTED
-        broker.changelogs[place].update(changes)
+        self.keep(place, changes, broker.write(place, changes))
         return Outcome.COMMITTED
+
+    def keep(self, place: Place, changes: Mapping[bytes, bytes], offset: int | None) -> None:
+        """Tell the local copy what was committed; at times nobody knows at which offset."""
+        if place not in self._copies:
+            return
+        held, gathered = self._copies[place]
+        disks = self._broker.disks
+        gathered.commit(changes, None if disks.rng.random() < 0.1 else offset)
+        self._copies[place] = disks.keep(place, held, gathered), gathered
 
     def _check(self, place: Place) -> None:
         if self._opened[place] != self._broker.openings[place]:

@@ -80,6 +80,8 @@ def test_after_any_stop_position_states_and_outputs_agree() -> None:
     assert sum(world.committed for world in worlds) > WORLDS
     assert sum(world.fenced for world in worlds) > WORLDS // 10
     assert sum(world.aborted for world in worlds) > WORLDS // 10
+    assert sum(world.broker.disks.fitted for world in worlds) > WORLDS // 10
+    assert sum(world.broker.disks.unfit for world in worlds) > WORLDS // 20
 
 
 # ---- the checks, checked: each breach of the protocol is found out
@@ -154,6 +156,23 @@ class NobodyIsFenced(SimulatedPort):
         return super().commit(agent, partition, changes)
 
 
+class CopiesWhatMayNotBeCommitted(SimulatedPort):
+    """The local store is ahead of the changelog, as Faust's is."""
+
+    def commit(self, agent: str, partition: int, changes: Mapping[bytes, bytes]) -> Outcome:
+        place = (agent, partition)
+        last = max(self._broker.disks.logs[place], default=None)
+        self.keep(place, {k: v for k, v in changes.items() if k != POSITION_KEY}, last)
+        return super().commit(agent, partition, changes)
+
+
+class RestoresFromTheCopyAlone(SimulatedPort):
+    def restore(self, agent: str, partition: int) -> Mapping[bytes, bytes]:
+        super().restore(agent, partition)
+        held, changes = self._copies[agent, partition]
+        return changes.onto(held) if held is None else held.items
+
+
 class RestoresNothing(SimulatedPort):
     def restore(self, agent: str, partition: int) -> Mapping[bytes, bytes]:
         return {}
@@ -170,6 +189,7 @@ class RestoresNothing(SimulatedPort):
         ),
         *(SerialisesAtTheCommit, ForgetsWhatWasAborted, OvertakesACut, AppliesWhatItHasApplied),
         *(SkipsARunThatStraddles, NobodyIsFenced, RestoresNothing),
+        *(CopiesWhatMayNotBeCommitted, RestoresFromTheCopyAlone),
     ],
 )
 def test_a_breach_is_found_out(broken: type[Ownership] | type[SimulatedPort]) -> None:
@@ -414,7 +434,7 @@ def test_an_agent_that_fails_half_way_is_never_cut() -> None:
 
 def test_a_state_that_cannot_be_read_stops_the_take_over() -> None:
     broker = Broker(random.Random(0))
-    broker.changelogs["symbols", 0][b"A"] = b"from another world"
+    broker.write(("symbols", 0), {b"A": b"from another world"})
     bench = Bench(broker)
     with pytest.raises(StateUnreadable, match=r"symbols\.changelog, partition 0, key b'A'"):
         bench.owner.open()

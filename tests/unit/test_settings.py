@@ -228,6 +228,21 @@ def test_a_worker_is_told_all_it_needs(toml: Path) -> None:
     assert (config.instance, config.commit_interval_ms, config.max_run_records) == ("symbols-0", 100, 5000)
 
 
+def test_copies_of_states_are_in_the_data_folder_where_nothing_else_is_said(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoints = Endpoints(kafka="k:1", registry="http://r", database="postgresql://d/x")
+    monkeypatch.setenv("HEADRACE_STACK__DATA_DIR", str(tmp_path))
+    assert load().runtime(endpoints).state_dir == str(tmp_path / "state")
+    assert load().runtime(endpoints).standbys
+    monkeypatch.setenv("HEADRACE_WORKER__STATE_DIR", "~/elsewhere")
+    monkeypatch.setenv("HEADRACE_WORKER__STANDBYS", "false")
+    assert load().runtime(endpoints).state_dir == str(Path.home() / "elsewhere")
+    assert not load().runtime(endpoints).standbys
+    monkeypatch.setenv("HEADRACE_WORKER__COPIES", "false")
+    assert load().runtime(endpoints).state_dir is None
+
+
 def test_quotes_are_declared_by_their_sources_and_absent_otherwise() -> None:
     plain = PipelineSettings().record()
     assert (plain.quote_sources, plain.quote_partitions) == ((), 0)
