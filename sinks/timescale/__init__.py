@@ -8,7 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sinks.timescale.errors import PositionLost, RunRemoved, SinkError, TopicDeleted, TopicsMissing
+from sinks.timescale.errors import (
+    OutOfGroup,
+    PositionLost,
+    RunRemoved,
+    SinkError,
+    TopicDeleted,
+    TopicsMissing,
+)
 from sinks.timescale.settings import SinkSettings
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LIVE",
     "SINK_TOPICS",
+    "OutOfGroup",
     "PositionLost",
     "Progress",
     "RunRemoved",

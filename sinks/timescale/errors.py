@@ -4,6 +4,7 @@
     ├── TopicsMissing    a topic that the sink reads is not on the broker
     ├── PositionLost     Kafka no longer has (or never had) the offset where the sink would go on
     ├── TopicDeleted     a topic is not the one that the run's rows came from
+    ├── OutOfGroup       Kafka has put this process out of its group for good
     └── RunRemoved       the run was removed from the database while its sink wrote to it
 
 An outage of Kafka, of the registry or of the database is none of them: the sink waits it out.
@@ -43,6 +44,16 @@ class TopicDeleted(SinkError):
             f"{topic} was deleted and made again since run {run!r} was last stored: nothing of the new one is taken."
             " Bring all topics back from a backup (`headrace restore`), take another namespace, or remove the run"
             f" from the database (`delete from sink_offsets where run = '{run}'`, and its rows) to store it anew"
+        )
+
+
+class OutOfGroup(SinkError):
+    """Kafka has put this process out of its group for good: it would be given nothing any more."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"Kafka gives this process nothing any more ({detail}): start the sink again; it goes on where the"
+            " database is. Where two processes have the same --instance, give each its own"
         )
 
 

@@ -32,7 +32,7 @@ from schemas.codec import RegistryUnavailable, Unreadable
 from schemas.records import Reason, Record
 from schemas.states import State
 from schemas.topics import TOPICS, physical
-from sinks.timescale.errors import PositionLost, TopicsMissing
+from sinks.timescale.errors import OutOfGroup, PositionLost, TopicsMissing
 from sinks.timescale.migrations import migrate
 from sinks.timescale.queries import connect, next_offsets
 from sinks.timescale.results import RESULTS, Result
@@ -51,6 +51,7 @@ SINK_TOPICS = tuple(dict.fromkeys(result.topic for result in RESULTS))
 
 _AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, RegistryUnavailable, KafkaException)
 _MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_FATAL = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 _FIRST_PAUSE_MS = 100
 _POLL_S = 0.05
 _ENDS_TIMEOUT_S = 10.0
@@ -112,6 +113,8 @@ class TimescaleSink:
         self._writer = Writer(database_url, self._run)
         self._progress = Progress()
         self._on_progress: OnProgress | None = None
+        self._fatal: KafkaError | None = None
+        """What has made the consumer useless. It is told once, in one of three ways: see `_note`."""
 
         self._assigned: list[TopicPartition] = []
         self._placed = True
@@ -129,7 +132,7 @@ class TimescaleSink:
 
         ``on_progress`` is called in this thread after each transaction and when a wait begins or ends. An
         outage of Kafka, the registry or the database is waited out. Raises `TopicsMissing`, `TopicDeleted`,
-        `PositionLost` or `RunRemoved`.
+        `PositionLost`, `OutOfGroup` or `RunRemoved`.
         """
         self._on_progress = on_progress
         consumer = self._consumer()
@@ -205,6 +208,8 @@ class TimescaleSink:
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 5,
                 "error_cb": self._on_kafka_error,
+                "on_commit": self._on_commit,
+                "log_level": 2,  # it would tell of every attempt to reach a broker, twenty a second
                 **static,
             },
             logger=logger,
@@ -256,6 +261,10 @@ class TimescaleSink:
         messages = consumer.consume(
             num_messages=_POLL_RECORDS, timeout=min(_POLL_S, self._settings.batch_ms / 1000)
         )
+        for error in filter(None, (message.error() for message in messages)):
+            self._note(error)
+        if self._fatal is not None:
+            raise OutOfGroup(self._fatal.str())
         if self._rebalances != rebalances:
             return
         messages = self._slipped + messages
@@ -381,11 +390,19 @@ class TimescaleSink:
             raise TopicsMissing(error.str())
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise PositionLost(self._run, error.str())
-        if error.fatal():
-            raise KafkaException(error)
         logger.info("Kafka: %s", error)
 
+    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+        if error is not None:
+            self._note(error)
+
+    def _note(self, error: KafkaError) -> None:
+        """A static member that was fenced is given nothing any more, as is one whose last commit came too late."""
+        if error.fatal() or error.code() in _FATAL:
+            self._fatal = error
+
     def _on_kafka_error(self, error: KafkaError) -> None:
+        self._note(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             logger.warning("the sink of %s waits for Kafka: %s", self._run, error.str())
         else:

@@ -53,8 +53,8 @@ def field_with_default(schema: Any) -> Any:
 
 
 def field_of_another_type(schema: Any) -> Any:
-    changed = next(field for field in first(schema)["fields"] if field["type"] == "string")
-    changed["type"] = "double"
+    changed = next(field for field in first(schema)["fields"] if field["type"] in ("string", "long"))
+    changed["type"] = "boolean"
     return schema
 
 

@@ -27,6 +27,7 @@ from schemas.records import Bar, Command, Execution
 from schemas.topics import TOPICS, physical
 from sinks.timescale import (
     SINK_TOPICS,
+    OutOfGroup,
     PositionLost,
     Progress,
     SinkSettings,
@@ -325,6 +326,23 @@ def test_a_position_that_kafka_does_not_have_is_told(
     sink = TimescaleSink(FAST, kafka, database, namespace, CODEC.decode)
     with pytest.raises(PositionLost, match=namespace):
         sink.run(threading.Event())
+
+
+def test_a_process_whose_name_another_has_taken_ends_and_the_other_does_its_work(
+    feed: Feed, kafka: str, database: str, namespace: str
+) -> None:
+    """Otherwise it would stay, and be given nothing: its client can do no more, and says so in a callback only."""
+    named = FAST.model_copy(update={"instance": "one-name"})
+    first, second = (TimescaleSink(named, kafka, database, namespace, CODEC.decode) for _ in range(2))
+    feed.send("market.bars", *(any_record(Bar, seed) for seed in range(5)))
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(first.run, threading.Event())
+        until(drained(first))
+        with running(second):
+            with pytest.raises(OutOfGroup, match="give each its own"):
+                ended.result(60)
+            feed.send("market.bars", *(any_record(Bar, seed) for seed in range(5, 10)))
+            until(drained(second))
 
 
 def test_missing_topics_are_told(stack: Endpoints, database: str, namespace: str) -> None:
