@@ -16,6 +16,7 @@ from rocksdict import Options, Rdict, ReadOptions, WriteBatch
 
 from schemas.states import POSITION_KEY
 from streams.errors import CopyUnfit
+from streams.runtime.framing import check_manifest
 from streams.runtime.recovery import Anchor, Batch, Held
 
 FORMAT = 1
@@ -44,12 +45,16 @@ class RocksCopy:
     """One copy; belongs to one thread. What RocksDB or the disk has against a call comes as they raise it."""
 
     def __init__(self, folder: Path, changelog_id: str) -> None:
-        """Open the copy in ``folder``, or begin one there."""
+        """Open the copy in ``folder``, or begin one there.
+
+        Raises `CopyUnfit` where RocksDB would not come back from it.
+        """
         self._folder, self._changelog_id = folder, changelog_id
         self._keys: set[bytes] = set()
         self._offset: int | None = None
         self._ahead: Anchor | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        check_manifest(folder)
         self._db = Rdict(str(folder), _options())
 
     def load(self) -> Held | None:
