@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from confluent_kafka import Producer, TopicCollection
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from sqlalchemy import make_url
 
@@ -38,6 +38,7 @@ from sinks.timescale import (
 )
 from sinks.timescale.results import RESULTS
 from sinks.timescale.writer import Partition, Taken, Writer
+from streams.runtime.identity import known_ids
 from tests.any_record import any_record
 
 FAST = SinkSettings(batch_ms=20, max_backoff_ms=500, session_timeout_ms=6_000)
@@ -318,7 +319,7 @@ def test_a_position_that_kafka_does_not_have_is_told(
 ) -> None:
     name = physical(namespace, "market.bars")
     admin = AdminClient({"bootstrap.servers": kafka})
-    topic_id = str(admin.describe_topics(TopicCollection([name]))[name].result().topic_id)
+    (topic_id,) = known_ids(admin, [name])  # waits: the broker may not know its new topic yet
     writer = Writer(database, namespace)
     writer.positions([Partition("market.bars", 0)], {"market.bars": topic_id})
     writer.write({Partition("market.bars", 0): [Taken(1_000, 0, None, None)]})
