@@ -188,7 +188,7 @@ def run(
         for take in takers:
             take(output)
 
-    inline = Inline(topology.agents(), settings, takers[0] if len(takers) == 1 else collect)
+    inline = Inline(topology.needed(settings), settings, takers[0] if len(takers) == 1 else collect)
     tick, clock = inline.tick, inline.clock
     ticks = quotes = time_us = 0
     with _few_collections():

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from connectors.clocks import ClockSettings
 from schemas import records
-from schemas.records import NEVER, ClockKind, Settings, TickFilter
+from schemas.records import (
+    NEVER,
+    ClockKind,
+    CorrelationModel,
+    Settings,
+    TickFilter,
+    VolatilityModel,
+)
 from schemas.topics import TOPICS
 from streams.bars.kinds import Kind, parse, parse_utc
 from streams.errors import UnknownKind
@@ -129,6 +136,56 @@ class MarketPart(_Part):
         return ClockSettings(**{**given.model_dump(), **derived})
 
 
+class FitsPart(_Part):
+    """Models that are fitted to a universe: DCC-GARCH correlations, and hidden Markov regimes of its symbols.
+
+    Processes: one more, `headrace worker fitter`.
+    """
+
+    model: Annotated[CorrelationModel, BeforeValidator(_upper)] = Field(
+        CorrelationModel.DCC, description="of the correlations: DCC, aDCC, cDCC, DECO"
+    )
+    volatility: Annotated[VolatilityModel, BeforeValidator(_upper)] = Field(
+        VolatilityModel.GARCH, description="of each symbol: GARCH, GJR, EGARCH"
+    )
+    distribution: Literal["normal", "t"] = "normal"
+    regimes: int = Field(4, ge=0, le=6, description="states of the hidden Markov model; 0: none is fitted")
+    every: Window = Field("1h", description="fits are due at its multiples; a multiple of the universe's bar")
+    lag: Window = Field("1m", description="a fit holds from this long after it was due")
+    window: int = Field(1250, ge=60, le=10_000, description="snapshots that are fitted to")
+    minimum: int = Field(100, ge=30, description="snapshots before the first fit")
+    waits: bool = Field(
+        False,
+        description="snapshots wait for a fit that should hold; else a late one holds from the snapshot after it",
+    )
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> FitsPart:
+        if self.regimes == 1:
+            raise ValueError("regimes: a model of one state tells nothing; 2 to 6, or 0 for none")
+        if self.minimum > self.window:
+            raise ValueError(f"minimum {self.minimum} is above window {self.window}")
+        return self
+
+    def record(self) -> records.FitSpec:
+        """As the agents read it."""
+        return records.FitSpec(
+            model=self.model,
+            volatility=self.volatility,
+            distribution=self.distribution,
+            regimes=self.regimes,
+            every_us=_size_us(self.every),
+            lag_us=_size_us(self.lag),
+            window=self.window,
+            minimum=self.minimum,
+            waits=self.waits,
+        )
+
+
+def _size_us(window: str) -> int:
+    return parse_utc(_kind(window)).size_us
+
+
 class UniversePart(_Part):
     """Symbols that are looked at together."""
 
@@ -137,6 +194,15 @@ class UniversePart(_Part):
     bar: Window = "1m"
     decay: float = Field(0.94, gt=0, lt=1)
     warm_up: int = Field(20, ge=1)
+    fits: FitsPart | None = Field(
+        None, description="left out: the covariance is the EWMA, and none is fitted"
+    )
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> UniversePart:
+        if self.fits is not None and _size_us(self.fits.every) % _size_us(self.bar):
+            raise ValueError(f"fits.every {self.fits.every} is no multiple of bar {self.bar}")
+        return self
 
 
 class VenuePart(_Part):
@@ -247,6 +313,7 @@ class PipelineSettings(_Part):
                     kind=_kind(u.bar),
                     decay=u.decay,
                     warm_up=u.warm_up,
+                    fits=None if u.fits is None else u.fits.record(),
                 )
                 for u in self.universes
             ),

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.records import (
     Command,
+    Fit,
     Label,
     OrderState,
     OrderType,
@@ -182,6 +183,32 @@ class EwmaState(State, kw_only=True, tag="headrace.EwmaState"):
     observations: list[int] = msgspec.field(default_factory=list)
 
 
+class DccState(State, kw_only=True, tag="headrace.DccState"):
+    """The state of a fitted DCC-GARCH model; its symbols and parameters are those of its fit."""
+
+    closes: list[float | None]
+    variance: list[float]
+    q: list[float]
+    observations: list[int]
+    clipped: int = 0
+
+
+class HmmState(State, kw_only=True, tag="headrace.HmmState"):
+    """One symbol's hidden Markov model as it goes from bar to bar."""
+
+    symbol: str
+    close: float | None = None
+    drift: float = 0.0
+    pace: float = 0.0
+    fit: int = 0
+    probabilities: list[float] = msgspec.field(default_factory=list)
+    label: Label | None = None
+    previous: Label | None = None
+    bars_since_change: int = 0
+    candidate: Label | None = None
+    candidate_bars: int = 0
+
+
 class UniverseState(State, kw_only=True, tag="headrace.UniverseState"):
     """One universe's state in the universes agent."""
 
@@ -191,10 +218,43 @@ class UniverseState(State, kw_only=True, tag="headrace.UniverseState"):
     carried: list[UniverseBar] = msgspec.field(default_factory=list)
     ewma: EwmaState
     snapshots: int = 0
+    dues: list[int] = msgspec.field(default_factory=list)
+    has_news: bool = False
+    last_due: int = -4611686018427387904
+    fitted: int = -4611686018427387904
+    versions: dict[str, int] = msgspec.field(default_factory=dict)
+    fits: list[Fit] = msgspec.field(default_factory=list)
+    fit: Fit | None = None
+    dcc: DccState | None = None
+    hmm_fit: Fit | None = None
+    hmm: list[HmmState] = msgspec.field(default_factory=list)
 
 
 class UniversesPartition(State, kw_only=True, tag="headrace.UniversesPartition"):
     """What the universes agent knows of a partition of universe.bars."""
+
+    settings: Settings | None = None
+    later: list[Settings] = msgspec.field(default_factory=list)
+
+
+class FitterState(State, kw_only=True, tag="headrace.FitterState"):
+    """One universe's state in the fitter; what was seen lies in blocks of its own."""
+
+    barrier: UniverseState
+    fits: int = 0
+    good: dict[str, Fit] = msgspec.field(default_factory=dict)
+
+
+class HistoryBlock(State, kw_only=True, tag="headrace.HistoryBlock"):
+    """A stretch of a universe's snapshots, as the fitter keeps them: so that a commit writes the last stretch alone."""
+
+    first: int
+    starts: list[int] = msgspec.field(default_factory=list)
+    columns: dict[str, list[float]] = msgspec.field(default_factory=dict)
+
+
+class FitterPartition(State, kw_only=True, tag="headrace.FitterPartition"):
+    """What the fitter knows of a partition of universe.bars."""
 
     settings: Settings | None = None
     later: list[Settings] = msgspec.field(default_factory=list)

@@ -19,7 +19,9 @@ MAX_TIMESTAMP_MS = str(2**63 - 1)
 DEAD_LETTER_VALUE_BYTES = 2_000_000
 """A dead letter keeps this much of a value."""
 DEAD_LETTER_BYTES = 3_000_000
-"""The largest record: a dead letter with its value and what is told about it."""
+"""A dead letter with its value and what is told about it."""
+LARGEST_BYTES = 8_000_000
+"""The largest record: the state of a universe of 500 symbols, with matrices of 125,250 doubles each."""
 
 Role = Literal["source", "internal", "result", "changelog", "catalogue", "history"]
 
@@ -96,7 +98,7 @@ def _changelog(agent: str, key: str, partitions: int, *kinds: type[State]) -> To
         read_by=(agent,),
         doc=f"states and position of {agent}, one partition per partition of its source",
         compacted=True,
-        extra=MappingProxyType({"max.message.bytes": str(DEAD_LETTER_BYTES)}),
+        extra=MappingProxyType({"max.message.bytes": str(LARGEST_BYTES)}),
     )
 
 
@@ -145,10 +147,11 @@ _DECLARED = (
         "universe.bars",
         "universe",
         (_R.UniverseBar, _R.Clock, _R.Fit, _R.Settings, _R.QuoteBar),
-        "symbols quotes settings",
-        "universes",
-        "bars with regimes, bars of quotes, clocks, fits, settings: the input of universes",
+        "symbols quotes fitter settings",
+        "universes fitter",
+        "bars with regimes, bars of quotes, clocks, fits, settings: the input of universes and of the fitter",
         role="internal",
+        max_message_bytes=str(LARGEST_BYTES),
     ),
     _topic(
         "market.correlations",
@@ -157,6 +160,7 @@ _DECLARED = (
         "universes",
         "sinks",
         "volatilities and correlations per snapshot",
+        max_message_bytes=str(LARGEST_BYTES),
     ),
     _topic(
         "portfolio.events",
@@ -167,6 +171,7 @@ _DECLARED = (
         "snapshots, commands, answers: the journal of every decision",
         role="internal",
         compared=(_R.Snapshot,),
+        max_message_bytes=str(LARGEST_BYTES),
     ),
     _topic(
         "risk.metrics",
@@ -226,6 +231,14 @@ _DECLARED = (
     _changelog("symbols", "symbol", SYMBOL_PARTITIONS, states.SymbolsPartition, states.SymbolState),
     _changelog("quotes", "symbol", SYMBOL_PARTITIONS, states.QuotesPartition, states.QuoteState),
     _changelog("universes", "universe", GROUP_PARTITIONS, states.UniversesPartition, states.UniverseState),
+    _changelog(
+        "fitter",
+        "universe",
+        GROUP_PARTITIONS,
+        states.FitterPartition,
+        states.FitterState,
+        states.HistoryBlock,
+    ),
     _changelog(
         "portfolios", "portfolio", GROUP_PARTITIONS, states.PortfoliosPartition, states.PortfolioState
     ),

@@ -1,13 +1,16 @@
 """The dataflow on one page: the agents in the order in which data flows, and the stages that each chains.
 
     market.ticks ───▶ symbols ─┬▶ universe.bars ──▶ universes ──▶ portfolio.events ──▶ portfolios ──▶ results
-    market.quotes ──▶ quotes ──┘
+    market.quotes ──▶ quotes ──┘      │  ▲
+                                      ▼  │ fits
+                                     fitter
 
 | agent      | input topic      | key       | its chain of stages                                |
 |------------|------------------|-----------|----------------------------------------------------|
 | symbols    | market.ticks     | symbol    | bars ▶ regimes                                     |
 | quotes     | market.quotes    | symbol    | quoting                                            |
-| universes  | universe.bars    | universe  | barrier ▶ correlations                             |
+| fitter     | universe.bars    | universe  | barrier ▶ fits of hmm and correlations             |
+| universes  | universe.bars    | universe  | barrier ▶ hmm ▶ correlations                       |
 | portfolios | portfolio.events | portfolio | venue ▶ positions ▶ risk ▶ signals ▶ pretrade      |
 """
 
@@ -29,13 +32,20 @@ def _symbols(encoded: bool) -> Agent[Any, Any]:
     return Symbols(encoded=encoded)
 
 
+def _fitter(_: bool) -> Agent[Any, Any]:
+    from streams.fitter import Fitter  # nor for arch, scipy and hmmlearn
+
+    return Fitter()
+
+
 _AGENTS: Final[dict[str, Callable[[bool], Agent[Any, Any]]]] = {
     "symbols": _symbols,
     "quotes": lambda _: Quotes(),
+    "fitter": _fitter,
     "universes": lambda _: Universes(),
     "portfolios": lambda _: Portfolios(),
 }
-"""Upstream first."""
+"""Upstream first; the fitter before `universes`, whose snapshots may wait for its fits."""
 
 
 def agents() -> tuple[Agent[Any, Any], ...]:
@@ -44,10 +54,16 @@ def agents() -> tuple[Agent[Any, Any], ...]:
 
 
 def needed(settings: Settings) -> tuple[Agent[Any, Any], ...]:
-    """A new instance of every agent that has work under ``settings``: all, but `quotes` only where there are any."""
-    return tuple(
-        make(False) for name, make in _AGENTS.items() if name != Quotes.name or settings.quote_sources
-    )
+    """A new instance of every agent that has work under ``settings``.
+
+    All of them, but `quotes` only where there are any, and the fitter only where a universe names models to fit.
+    """
+    without = set()
+    if not settings.quote_sources:
+        without.add(Quotes.name)
+    if all(universe.fits is None for universe in settings.universes):
+        without.add("fitter")
+    return tuple(make(False) for name, make in _AGENTS.items() if name not in without)
 
 
 def agent(name: str, *, encoded: bool = False) -> Agent[Any, Any]:

@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from headrace import settings, topics
+from streams.agent import Agent
 from streams.runtime import registry
 
 LIVE = "live"
@@ -25,6 +26,7 @@ class AgentName(StrEnum):
 
     symbols = "symbols"
     quotes = "quotes"
+    fitter = "fitter"
     universes = "universes"
     portfolios = "portfolios"
 
@@ -54,7 +56,7 @@ def worker(
     loaded = settings.load()
     found = loaded.endpoints()
     codec = registry.codec(found.registry, loaded.namespace)
-    chosen = topology.agent(agent.value, encoded=True)
+    chosen = _fitter() if agent is AgentName.fitter else topology.agent(agent.value, encoded=True)
     config = loaded.runtime(found, instance=instance)
     if replay_of is None:
         topics.verify_settings(found.kafka, loaded.namespace, loaded.pipeline.record(), codec)
@@ -68,6 +70,15 @@ def worker(
         )
     sys.argv = ["headrace", "worker", "--without-web"]  # Faust reads its own options there
     run_worker(config, chosen, codec)
+
+
+def _fitter() -> Agent[Any, Any]:
+    """The fitter, whose margins are fitted in several processes, and which says in the log what it is at."""
+    from streams.fitter import Fitter
+    from streams.runtime.pool import mapped, told
+
+    logging.getLogger("headrace.fitter").setLevel(logging.INFO)
+    return Fitter(mapped, told)
 
 
 def sink(

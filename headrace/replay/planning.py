@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 import msgspec
@@ -19,6 +19,7 @@ from headrace.replay.errors import ReplayError
 from schemas.codec import Codec
 from schemas.records import NEVER, Replay, ReplayRange, ReplayStart, Settings
 from schemas.topics import TOPICS, physical
+from streams.agent import Agent
 from streams.topology import needed
 
 TIMEOUT_S = 30.0
@@ -105,6 +106,15 @@ def plan(
         created_at=time.time_ns() // 1000,
         later=tuple(later),
     )
+
+
+def agents_of(replay: Replay) -> tuple[Agent[Any, Any], ...]:
+    """The agents that a replay runs.
+
+    The fitter is none of them where nothing was changed: the recorded fits are used. With other settings models are
+    fitted anew, and snapshots wait for them.
+    """
+    return tuple(agent for agent in needed(replay.settings) if replay.changed or agent.name != "fitter")
 
 
 def _reach_us(settings: Settings) -> int:

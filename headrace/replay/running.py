@@ -17,10 +17,10 @@ from headrace.lags import AWAY, SINK, ends, sink_lag
 from headrace.positions import Positions
 from headrace.replay import catalogue, seeding
 from headrace.replay.errors import ReplayError
+from headrace.replay.planning import agents_of
 from headrace.stack import Endpoints
 from schemas.codec import Codec
 from schemas.records import NEVER, Replay
-from streams.topology import needed
 
 log = logging.getLogger("headrace.replay")
 
@@ -65,7 +65,7 @@ def run(
         "HEADRACE_REGISTRY__URL": found.registry,
         "HEADRACE_DATABASE__URL": found.database,
     }
-    agents = needed(replay.settings)
+    agents = agents_of(replay)
     with ExitStack() as stack:
         watch = stack.enter_context(closing(_Watch(found, replay, codec, with_sink)))
         fleet = stack.enter_context(Fleet(folder, environment))
@@ -93,7 +93,7 @@ class _Watch:
         self._ranges = {each.topic: each for each in replay.ranges}
         self._agents = [
             (agent.name, agent.source, Positions(found.kafka, replay.name, agent.name, codec))
-            for agent in needed(replay.settings)
+            for agent in agents_of(replay)
         ]
 
     def until_done(self, fleet: Fleet, report: Callable[[Progress], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
@@ -11,37 +11,40 @@ from confluent_kafka.admin import AdminClient
 
 from headrace import compare, sending, topics
 from headrace.replay.errors import ReplayError
-from headrace.replay.planning import checkpoint_clock
+from headrace.replay.planning import agents_of, checkpoint_clock
 from headrace.sending import Outgoing
 from schemas.codec import Codec
-from schemas.records import NEVER, Command, Place, Replay, ReplayStart, RiskAlert
+from schemas.records import NEVER, Command, Correlations, Fit, Place, Replay, ReplayStart, RiskAlert
 from schemas.states import PARTITION_KEY, POSITION_KEY, SourcePosition, State
 from schemas.topics import TOPICS, physical
 from streams.agent import Agent
+from streams.barrier.fits import HMM, LAST
 from streams.runtime.identity import TopicIds, known_ids
 from streams.runtime.kafka import KafkaPort
 from streams.runtime.ownership import Outcome
-from streams.topology import needed
 
-R = TypeVar("R", Command, RiskAlert)
+R = TypeVar("R", Command, RiskAlert, Correlations, Fit)
 
 EVENTS, ALERTS = "portfolio.events", "risk.alerts"
+BARS, CORRELATIONS = "universe.bars", "market.correlations"
 _AFTER_SETTINGS = 1
 """The first offset behind the settings in a topic of the replay's own."""
 
 
 def seed(bootstrap: str, source: str, replay: Replay, codec: Codec) -> None:
-    """Make the topics, put the commands recorded in namespace ``source`` in their places, and write the states.
+    """Make the topics, put commands and fits recorded in namespace ``source`` in their places, and write the states.
 
     The states come last and are written once: a partition that has a position has begun, and all else is there.
     Running it again after it was interrupted does what is left; a command that is written twice is one by its id.
     """
     topics.create(bootstrap, replay.name, replay.settings, codec, sources=False, later=replay.later)
     port = KafkaPort(bootstrap, replay.name)
-    places = [(agent, number) for agent in needed(replay.settings) for number in _partitions(agent, replay)]
+    places = [(agent, number) for agent in agents_of(replay) for number in _partitions(agent, replay)]
     bare = [place for place in places if POSITION_KEY not in port.restore(place[0].name, place[1])]
     if len(bare) == len(places):
-        _write_commands(bootstrap, replay, codec, recorded_commands(bootstrap, source, replay, codec))
+        _write(bootstrap, replay, codec, EVENTS, recorded_commands(bootstrap, source, replay, codec))
+        if not replay.changed:
+            _write(bootstrap, replay, codec, BARS, recorded_fits(bootstrap, source, codec))
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for agent, number in bare:
         is_source = TOPICS[agent.source].role == "source"
@@ -138,6 +141,33 @@ def recorded_commands(bootstrap: str, source: str, replay: Replay, codec: Codec)
     return [found[name] for name in sorted(found, key=lambda name: placed[name])]
 
 
+def recorded_fits(bootstrap: str, source: str, codec: Codec) -> list[Fit]:
+    """The fits of a namespace, each holding from the snapshot that was the first to use it (DESIGN.md rule 7).
+
+    One that came so late that the next one was there is left out. One that none has used yet holds from where it
+    should, or behind the last snapshot.
+    """
+    used: dict[tuple[str, str, int], int] = {}
+    last: dict[str, int] = {}
+    for record in _read(bootstrap, source, CORRELATIONS, codec, Correlations):
+        for model, version in ((LAST, record.fit), (HMM, record.hmm_fit)):
+            if version is not None:
+                used.setdefault((record.universe, model, version), record.start)
+        last[record.universe] = record.start
+    newest: dict[tuple[str, str], int] = {}
+    for universe, model, version in used:
+        newest[universe, model] = max(version, newest.get((universe, model), 0))
+    fits = {}
+    for fit in _read(bootstrap, source, BARS, codec, Fit):
+        begins = used.get((fit.universe, fit.model, fit.version))
+        if begins is None and fit.version < newest.get((fit.universe, fit.model), 0):
+            continue
+        if begins is None:
+            begins = max(fit.holds_from, last.get(fit.universe, NEVER) + 1)
+        fits[fit.universe, fit.version, fit.model == LAST] = msgspec.structs.replace(fit, holds_from=begins)
+    return [fits[name] for name in sorted(fits)]
+
+
 def _read(bootstrap: str, namespace: str, topic: str, codec: Codec, kind: type[R]) -> Iterator[R]:
     for _, value, _ in compare.records(bootstrap, namespace, topic):
         record = None if value is None else codec.decode(topic, value)
@@ -145,18 +175,20 @@ def _read(bootstrap: str, namespace: str, topic: str, codec: Codec, kind: type[R
             yield record
 
 
-def _write_commands(bootstrap: str, replay: Replay, codec: Codec, commands: list[Command]) -> None:
+def _write(
+    bootstrap: str, replay: Replay, codec: Codec, topic: str, records: Sequence[Command | Fit]
+) -> None:
     failed = sending.send(
         bootstrap,
         (
             Outgoing(
-                physical(replay.name, EVENTS),
-                codec.encode(EVENTS, command),
-                command.portfolio,
-                max(command.issued_at // 1000, 1),
+                physical(replay.name, topic),
+                codec.encode(topic, record),
+                record.portfolio if isinstance(record, Command) else record.universe,
+                max((record.issued_at if isinstance(record, Command) else record.due) // 1000, 1),
             )
-            for command in commands
+            for record in records
         ),
     )
     if failed:
-        raise ReplayError(f"the commands were not written: {failed}")
+        raise ReplayError(f"what was recorded was not written into {topic}: {failed}")

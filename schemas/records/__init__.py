@@ -28,6 +28,7 @@ from schemas.records.market import (
     UniverseBar,
 )
 from schemas.records.settings import (
+    FitSpec,
     LimitsSpec,
     PortfolioSpec,
     RegimeSpec,
@@ -58,6 +59,7 @@ from schemas.records.words import (
     AlertKind,
     ClockKind,
     Condition,
+    CorrelationModel,
     Label,
     OrderState,
     OrderType,
@@ -66,6 +68,7 @@ from schemas.records.words import (
     Side,
     TickFilter,
     TradingState,
+    VolatilityModel,
 )
 
 __all__ = [
@@ -79,12 +82,14 @@ __all__ = [
     "ClockKind",
     "Command",
     "Condition",
+    "CorrelationModel",
     "Correlations",
     "DeadLetter",
     "Equity",
     "Execution",
     "Exposure",
     "Fit",
+    "FitSpec",
     "HmmRegime",
     "Indicators",
     "Label",
@@ -120,4 +125,5 @@ __all__ = [
     "UniverseBar",
     "UniverseSpec",
     "VenueSpec",
+    "VolatilityModel",
 ]

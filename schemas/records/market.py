@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from schemas.records.base import Record
 from schemas.records.words import Label, Side
 
@@ -133,6 +135,14 @@ class HmmRegime(Record, frozen=True, kw_only=True, tag="headrace.HmmRegime"):
     probabilities: dict[str, float]
     fit: int
     settings: int
+    previous: Label | None = None
+    bars_since_change: int = 0
+    expected_duration: float = 0.0
+    states: tuple[Label, ...] = ()
+    transition: tuple[float, ...] = ()
+    features: dict[str, float] = msgspec.field(default_factory=dict)
+    log_likelihood: float = 0.0
+    fit_converged: bool = True
 
 
 class UniverseBar(Record, frozen=True, kw_only=True, tag="headrace.UniverseBar"):
@@ -227,3 +237,17 @@ class Correlations(Record, frozen=True, kw_only=True, tag="headrace.Correlations
     correlations: tuple[float, ...]
     average_correlation: float
     settings: int
+    eigenvalues: tuple[float, ...] = ()
+    explained: tuple[float, ...] = ()
+    diversification_ratio: float = 1.0
+    effective_bets: float = 1.0
+    fit_age_us: int | None = None
+    fit_converged: bool | None = None
+    fit_status: str = ""
+    log_likelihood: float | None = None
+    hmm_fit: int | None = None
+    unfitted: tuple[str, ...] = ()
+    clipped: int = 0
+    tail_dependence: tuple[float, ...] = ()
+    stress_correlations: tuple[float, ...] = ()
+    stress_window: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from schemas.records.base import Record
-from schemas.records.words import ClockKind, TickFilter
+from schemas.records.words import ClockKind, CorrelationModel, TickFilter, VolatilityModel
 
 
 class SourceSpec(Record, frozen=True, kw_only=True, tag="headrace.SourceSpec"):
@@ -29,6 +29,20 @@ class RegimeSpec(Record, frozen=True, kw_only=True, tag="headrace.RegimeSpec"):
     slow_period: int = 100
 
 
+class FitSpec(Record, frozen=True, kw_only=True, tag="headrace.FitSpec"):
+    """How models are fitted to a universe, and when."""
+
+    model: CorrelationModel
+    volatility: VolatilityModel = VolatilityModel.GARCH
+    distribution: str = "normal"
+    regimes: int = 4
+    every_us: int = 3600000000
+    lag_us: int = 60000000
+    window: int = 1250
+    minimum: int = 100
+    waits: bool = False
+
+
 class UniverseSpec(Record, frozen=True, kw_only=True, tag="headrace.UniverseSpec"):
     """Symbols that are looked at together, on one bar kind."""
 
@@ -37,6 +51,7 @@ class UniverseSpec(Record, frozen=True, kw_only=True, tag="headrace.UniverseSpec
     kind: str
     decay: float = 0.94
     warm_up: int = 20
+    fits: FitSpec | None = None
 
 
 class VenueSpec(Record, frozen=True, kw_only=True, tag="headrace.VenueSpec"):

@@ -86,6 +86,23 @@ class AlertKind(StrEnum):
     SETTINGS = "SETTINGS"
 
 
+class CorrelationModel(StrEnum):
+    """How correlations move."""
+
+    DCC = "DCC"
+    ADCC = "ADCC"
+    CDCC = "CDCC"
+    DECO = "DECO"
+
+
+class VolatilityModel(StrEnum):
+    """How a symbol's variance moves."""
+
+    GARCH = "GARCH"
+    GJR = "GJR"
+    EGARCH = "EGARCH"
+
+
 class Reason(StrEnum):
     """Why an input was not processed."""
 
@@ -105,6 +122,7 @@ class Reason(StrEnum):
     STRATEGY_RAISED = "STRATEGY_RAISED"
     SETTINGS_CHANGED = "SETTINGS_CHANGED"
     LATE = "LATE"
+    BAD_FIT = "BAD_FIT"
 
 
 class ReplayStart(StrEnum):

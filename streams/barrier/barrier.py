@@ -12,6 +12,8 @@ A row has the quotes of the snapshot's own window or none: they are not carried.
 
 A snapshot's members are those of the settings in force at its start. The first one under new settings waits for every
 clock to have passed its start: a symbol that left may still owe bars of before.
+
+Where models are fitted, a snapshot may also wait for a fit (`streams.barrier.fits`).
 """
 
 from __future__ import annotations
@@ -21,14 +23,27 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from schemas.records import NEVER, Clock, QuoteBar, Settings, SnapshotRow, UniverseBar, UniverseSpec
+import msgspec
+
+from schemas.records import (
+    NEVER,
+    Clock,
+    Fit,
+    FitSpec,
+    QuoteBar,
+    Settings,
+    SnapshotRow,
+    UniverseBar,
+    UniverseSpec,
+)
 from schemas.states import PendingSnapshot, UniverseState
+from streams.barrier import fits
 
 _by_start = attrgetter("start")
 _by_symbol = attrgetter("symbol")
 _by_bar_symbol = attrgetter("bar.symbol")
 
-Event = UniverseBar | QuoteBar | Clock
+Event = UniverseBar | QuoteBar | Clock | Fit
 
 
 class Closed(NamedTuple):
@@ -40,6 +55,12 @@ class Closed(NamedTuple):
     """Counts the universe's snapshots, from 1."""
     rows: tuple[SnapshotRow, ...]
     """Every member that ever had a bar, by symbol; stale where it has none of its own here."""
+    fits: tuple[Fit, ...] = ()
+    """Those that hold from here on."""
+    due_before: int | None = None
+    """A due of fits to all snapshots before this one, which its closing made known; µs."""
+    due: int | None = None
+    """A due of fits to all snapshots up to this one; µs."""
 
 
 class Terms(NamedTuple):
@@ -50,12 +71,22 @@ class Terms(NamedTuple):
     """Empty where the settings do not name the universe: then it has no snapshots."""
     tick_partitions: int
     quote_partitions: int
+    fits: FitSpec | None = None
 
 
-def terms(spec: UniverseSpec | None, settings: Settings) -> Terms:
-    """What ``settings`` say, whose part about the universe is ``spec``."""
+def terms(spec: UniverseSpec | None, settings: Settings, *, waits: bool = True) -> Terms:
+    """What ``settings`` say, whose part about the universe is ``spec``; unless it ``waits``, for no fit."""
     members = frozenset(() if spec is None else spec.symbols)
-    return Terms(settings.effective_from, members, settings.tick_partitions, settings.quote_partitions)
+    models = None if spec is None else spec.fits
+    if models is not None and not waits:
+        models = msgspec.structs.replace(models, waits=False)
+    return Terms(
+        settings.effective_from,
+        members,
+        settings.tick_partitions,
+        settings.quote_partitions,
+        models,
+    )
 
 
 def step(
@@ -74,6 +105,8 @@ def step(
         if isinstance(event, Clock):
             source = f"{event.topic}/{event.partition}"
             state.clocks[source] = max(event.through, state.clocks.get(source, NEVER))
+        elif isinstance(event, Fit):
+            fits.take(state, event)
         else:
             _keep(state, event)
         while (snapshot := _close_next(state, versions)) is not None:
@@ -103,7 +136,7 @@ def _close_next(state: UniverseState, versions: Sequence[Terms]) -> Closed | Non
     while state.pending:
         start = state.pending[0].start
         under = next((each for each in reversed(versions) if each.begins <= start), versions[0])
-        if not _complete(state, under):
+        if not _complete(state, under) or fits.is_missing(state, under.fits, start):
             break
         members = under.members
         head = state.pending.pop(0)
@@ -125,7 +158,9 @@ def _close_next(state: UniverseState, versions: Sequence[Terms]) -> Closed | Non
             )
             for symbol in sorted(members & latest.keys())
         )
-        return Closed(head.start, head.bars[0].bar.end, state.snapshots, rows)
+        end = head.bars[0].bar.end
+        due_before, due = fits.closed(state, under.fits, start, end)
+        return Closed(start, end, state.snapshots, rows, fits.begin(state, start), due_before, due)
     return None
 
 

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -125,38 +126,41 @@ class Inline:
         self._run_records = run_records
         self._waiting = 0
         self._agents = tuple(agents)
-        self._inputs: dict[str, list[_Partition]] = defaultdict(list)
+        self._readers: dict[str, list[list[_Partition]]] = defaultdict(list)
         for agent in agents:
-            for partition in range(TOPICS[agent.source].partitions):
-                self._inputs[agent.source].append(_Partition(agent, partition))
+            partitions = range(TOPICS[agent.source].partitions)
+            self._readers[agent.source].append([_Partition(agent, number) for number in partitions])
         self.settings(settings)
 
     def settings(self, settings: Settings, topics: Iterable[str] = INPUTS) -> None:
-        """Settings, to every partition of the agents' input topics."""
+        """Settings, to every partition of the agents' input topics.
+
+        Snapshots wait for their fits, whatever the settings say: how soon one comes is no matter of time here.
+        """
+        settings = _waiting(settings)
         for topic in topics:
             body = encode_body(topic, settings)
-            for part in self._inputs.get(topic, ()):
+            for part in chain.from_iterable(self._readers.get(topic, ())):
                 part.append(0, None, cast(Settings, decode_body(topic, body)), NO_FRAME + body)
 
     def tick(self, key: str, value: Record, timestamp_ms: int, topic: str = "market.ticks") -> None:
         """One record of market.ticks, or of another source ``topic``."""
         raw_key = key.encode()
-        parts = self._inputs[topic]
-        parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, value, None)
+        for parts in self._readers[topic]:
+            parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, value, None)
         self._waited(1)
 
     def clock(self, source: str, timestamp_ms: int, topic: str = "market.ticks") -> None:
         """A clock of ``source``, to every partition of its topic."""
-        parts = self._inputs[topic]
         headers = (("source", source.encode()),)
-        for part in parts:
+        for part in chain.from_iterable(self._readers[topic]):
             part.append(timestamp_ms, None, None, None, headers)
-        self._waited(len(parts))
+        self._waited(TOPICS[topic].partitions)
 
     def columns(self, stretch: Stretch) -> None:
         """Ticks and clocks as columns: processed at once, through all agents."""
         self.flush()
-        parts = self._inputs["market.ticks"]
+        (parts,) = self._readers["market.ticks"]
         lanes = [lane.symbol.encode() for lane in stretch.lanes]
         home = np.array([partition_of(key, len(parts)) for key in lanes], np.int64)[stretch.rows["lane"]]
         unnamed = [number for number, key in enumerate(lanes) if symbol_of(key) is None]
@@ -191,7 +195,8 @@ class Inline:
         headers: Headers = (),
     ) -> None:
         """A record as it lies in a partition of any input topic; for oracles that read a recorded log."""
-        self._inputs[topic][partition].append(timestamp_ms, key, value, raw, headers)
+        for parts in self._readers[topic]:
+            parts[partition].append(timestamp_ms, key, value, raw, headers)
         self._waited(1)
 
     def command(self, value: Record, key: str, timestamp_ms: int = 0) -> None:
@@ -202,8 +207,8 @@ class Inline:
         """Process everything that waits, through all agents."""
         self._waiting = 0
         for agent in self._agents:
-            for part in self._inputs[agent.source]:
-                if part.waiting:
+            for part in chain.from_iterable(self._readers[agent.source]):
+                if part.agent is agent and part.waiting:
                     waiting, part.waiting = part.waiting, []
                     self._step(part, waiting)
 
@@ -214,7 +219,7 @@ class Inline:
 
     def _step(self, part: _Partition, inputs: Sequence[Input]) -> None:
         outputs, _ = part.agent.step(part.where, part.state, part.keys, inputs)
-        collect, inner = self._collect, self._inputs
+        collect, inner = self._collect, self._readers
         for output in outputs:
             if output.topic == DEAD_LETTERS:
                 output = _completed(output, inputs)
@@ -225,8 +230,20 @@ class Inline:
     def _route(self, topic: str, key: str, value: Record, timestamp_ms: int) -> None:
         """To an inner topic, as a copy: the next agent sees what it would see over Kafka."""
         raw_key = key.encode()
-        parts = self._inputs[topic]
-        parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, _received(topic, value), None)
+        received = _received(topic, value)
+        for parts in self._readers[topic]:
+            parts[partition_of(raw_key, len(parts))].append(timestamp_ms, raw_key, received, None)
+
+
+def _waiting(settings: Settings) -> Settings:
+    """``settings`` under which every universe waits for its fits."""
+    universes = tuple(
+        universe
+        if universe.fits is None
+        else msgspec.structs.replace(universe, fits=msgspec.structs.replace(universe.fits, waits=True))
+        for universe in settings.universes
+    )
+    return msgspec.structs.replace(settings, universes=universes)
 
 
 def _own_lanes(rows: Rows, lanes: Sequence[Lane]) -> tuple[Rows, tuple[Lane, ...]]:

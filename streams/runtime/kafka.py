@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import confluent_kafka as ck
 
 from schemas.states import POSITION_KEY
-from schemas.topics import DEAD_LETTER_BYTES, physical
+from schemas.topics import LARGEST_BYTES, physical
 from streams.errors import CopyUnfit, DeliveryFailed, Fenced
 from streams.runtime.changelog import read_behind
 from streams.runtime.ownership import OnDelivery, Outcome
@@ -61,7 +61,7 @@ def output_settings(bootstrap: str, linger_ms: float = 0.2) -> dict[str, Any]:
         "partitioner": "murmur2_random",
         "compression.type": "lz4",
         "message.timeout.ms": 0,
-        "message.max.bytes": DEAD_LETTER_BYTES,
+        "message.max.bytes": LARGEST_BYTES,
         "queue.buffering.max.messages": 1_000_000,
         "socket.nagle.disable": True,
     }
@@ -149,7 +149,7 @@ class KafkaPort:
                 "linger.ms": 5,
                 "retry.backoff.ms": 20,
                 "compression.type": "lz4",
-                "message.max.bytes": DEAD_LETTER_BYTES,
+                "message.max.bytes": LARGEST_BYTES,
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": self._buffer_kb,
             }

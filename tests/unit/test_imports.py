@@ -32,6 +32,9 @@ LOADS_CODE = "streams/signals/loading.py"
 READS_CALENDARS = "streams/bars/sessions.py"
 """Turns a library's calendars of a fixed range into arrays; its two libraries reach nowhere else."""
 CALENDARS = {"exchange_calendars", "pandas"}
+FITTING = ("streams/correlations/fitting/", "streams/hmm/fitting/")
+"""Only the fitter's: what estimates is a library's, and says on a logger or as a warning what a record says here."""
+ESTIMATES = {"arch", "hmmlearn", "scipy", "logging", "warnings"}
 IMPURE_CALLS = {
     *("open", "print", "input", "exec", "eval", "__import__", "breakpoint"),
     *("io.open", "io.FileIO", "io.open_code"),
@@ -66,6 +69,7 @@ def faults(path: str, source: str) -> list[str]:
         if pure and (name == "streams.runtime" or name.startswith("streams.runtime.")):
             found.append("a stage imports the runtime")
         allowed = PURE_STDLIB | PURE_LIBRARIES | (CALENDARS if path == READS_CALENDARS else set())
+        allowed |= ESTIMATES if path.startswith(FITTING) else set()
         if pure and root not in MAY_IMPORT and root not in allowed:
             found.append(f"a stage imports {root}")
     if pure:

@@ -1,0 +1,243 @@
+"""The second stage: a, b and g of given residuals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from streams.correlations.dcc import Model
+from streams.correlations.fitting import likelihood
+from streams.correlations.fitting.targets import Target, correlation, definite, target
+from streams.correlations.packed import Floats
+
+FULL_UP_TO = 25
+"""Symbols; beyond, the composite likelihood is what is maximised where it is left open."""
+_ROUNDS = 6
+"""Of the cDCC's target, which depends on a and b."""
+_START = {2: (0.03, 0.93), 3: (0.02, 0.93, 0.01)}
+
+
+class Method(StrEnum):
+    """Which likelihood is maximised."""
+
+    AUTO = "auto"
+    FULL = "full"
+    COMPOSITE = "composite"
+
+
+class Start(StrEnum):
+    """What Q is for the first bar."""
+
+    TARGET = "target"
+    """The target."""
+    ONES = "ones"
+    """(1 - a - b) S + a 1 1' + b S, as rmgarch has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Scalars of the correlations and what they rest on.
+
+    ``log_likelihood`` is L of the module likelihood at the optimum, full or composite as ``method`` says;
+    ``errors`` are standard errors of (a, b) or (a, b, g): the sandwich H^-1 (sum of s s') H^-1 of the second stage
+    with the residuals taken as they are, H by differences of the analytic score s (White 1982); NaN where H is
+    singular. ``target`` and ``downside`` have shape (n, n).
+    """
+
+    a: float
+    b: float
+    g: float
+    errors: tuple[float, ...]
+    log_likelihood: float
+    method: Method
+    target: Floats
+    downside: Floats
+    converged: bool
+    iterations: int
+    notes: tuple[str, ...] = ()
+
+
+class _Panel(NamedTuple):
+    """What a likelihood is computed of."""
+
+    z: Floats
+    model: Model
+    method: Method
+    start: Start
+    target: Floats
+    downside: Floats
+
+
+def estimate(
+    z: Floats,
+    model: Model = Model.DCC,
+    *,
+    method: Method = Method.AUTO,
+    start: Start = Start.TARGET,
+    kind: Target = Target.CORRELATION,
+) -> Estimate:
+    """Fit a, b (and g) to standardised residuals, shape (T, n) without NaN, n >= 2.
+
+    The DECO is always fitted by its full likelihood, which is O(n^2). For the cDCC the target is that of its own
+    residuals z∘sqrt(diag Q), which depend on a and b: both are estimated in turn (Aielli 2013, section 3.2).
+    """
+    if method is Method.AUTO:
+        method = Method.FULL if z.shape[1] <= FULL_UP_TO or model is Model.DECO else Method.COMPOSITE
+    matrix, note = target(z, kind)
+    down = np.minimum(z, 0.0)
+    downside = down.T @ down / len(z) if model is Model.ADCC else np.zeros_like(matrix)
+    panel = _Panel(np.ascontiguousarray(z), model, method, start, matrix, downside)
+    found = _maximised(panel, None)
+    if model is Model.CDCC:
+        for _ in range(_ROUNDS):
+            matrix, note = definite(correlation(_corrected(z, found.a, found.b)))
+            panel = panel._replace(target=matrix)
+            before, found = found, _maximised(panel, found)
+            if max(abs(before.a - found.a), abs(before.b - found.b)) < 1e-7:
+                break
+    return found if note is None else replace(found, notes=(note,))
+
+
+def log_likelihood(
+    z: Floats,
+    a: float,
+    b: float,
+    g: float = 0.0,
+    *,
+    model: Model = Model.DCC,
+    method: Method = Method.FULL,
+    start: Start = Start.TARGET,
+    target: Floats,
+    downside: Floats | None = None,
+) -> tuple[float, Floats]:
+    """L at given parameters, and the scores of each bar, shape (T, 3)."""
+    downside = np.zeros_like(target) if downside is None else downside
+    return _likelihood(_Panel(np.ascontiguousarray(z), model, method, start, target, downside), a, b, g)
+
+
+def _likelihood(panel: _Panel, a: float, b: float, g: float) -> tuple[float, Floats]:
+    first, change = panel.target.copy(), np.zeros((3, *panel.target.shape))
+    if panel.start is Start.ONES:
+        first = (1.0 - a) * panel.target + a
+        change[0] = 1.0 - panel.target
+    scores = np.zeros((len(panel.z), 3))
+    corrected = panel.model is Model.CDCC
+    told = panel.z, a, b, g, corrected
+    matrices = panel.target, panel.downside, first, change, scores
+    if panel.method is Method.COMPOSITE:
+        return likelihood.composite(*told, *matrices), scores
+    return likelihood.full(*told, panel.model is Model.DECO, *matrices), scores
+
+
+def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
+    """BFGS over x, with (a, b, g delta) = exp(x) / (1 + sum of exp(x)): all positive, their sum below 1.
+
+    delta is the largest eigenvalue of S^-1/2 N S^-1/2 (aDCC): so Q stays positive definite.
+    """
+    count = 3 if panel.model is Model.ADCC else 2
+    scale = np.ones(count)
+    if count == 3:
+        root = np.linalg.cholesky(panel.target)
+        inner = np.linalg.solve(root, np.linalg.solve(root, panel.downside).T)
+        scale[2] = float(np.linalg.eigvalsh(inner)[-1])
+    origin = np.array(_START[count] if near is None else (near.a, near.b, near.g)[:count])
+    origin = np.maximum(origin, 1e-6) * scale
+    x, curvature = np.log(origin / max(1.0 - origin.sum(), 1e-6)), None
+    if (
+        panel.method is Method.FULL
+        and panel.model is not Model.DECO
+        and panel.z.shape[1] > 8
+        and near is None
+    ):
+        # The composite optimum is near, and costs next to nothing.
+        near_by = minimize(
+            _Minus(panel._replace(method=Method.COMPOSITE), scale),
+            x,
+            jac=True,
+            method="BFGS",
+            options={"gtol": 1e-4},
+        )
+        x, curvature = near_by.x, (near_by.hess_inv + near_by.hess_inv.T) / 2.0
+    minus = _Minus(panel, scale)
+    options = {"gtol": 1e-8, "maxiter": 100, "hess_inv0": curvature}
+    found = minimize(minus, x, jac=True, method="BFGS", options=options)
+    theta = minus.theta(found.x)
+    told, scores = _likelihood(panel, *_three(theta))
+    # At 1e-8 the line search may find no better point: then the score says whether this one is the optimum.
+    converged = bool(found.success) or float(np.abs(found.jac).max()) < 1e-5
+    a, b, g = _three(theta)
+    return Estimate(
+        a=a,
+        b=b,
+        g=g,
+        errors=_errors(panel, theta, scores[:, :count]),
+        log_likelihood=told,
+        method=panel.method,
+        target=panel.target,
+        downside=panel.downside,
+        converged=converged and math.isfinite(told),
+        iterations=int(found.nit),
+    )
+
+
+class _Minus:
+    """-L / T and its gradient in x; see `_maximised`."""
+
+    def __init__(self, panel: _Panel, scale: Floats) -> None:
+        self._panel, self._scale = panel, scale
+
+    def theta(self, x: Floats) -> Floats:
+        """(a, b) or (a, b, g)."""
+        return self._shares(x) / self._scale
+
+    def _shares(self, x: Floats) -> Floats:
+        weights = np.exp(np.minimum(x, 40.0))
+        shares: Floats = weights / (1.0 + weights.sum())
+        return shares
+
+    def __call__(self, x: Floats) -> tuple[float, Floats]:
+        told, scores = _likelihood(self._panel, *_three(self.theta(x)))
+        if not math.isfinite(told):
+            return 1e10, np.zeros(len(x))
+        shares = self._shares(x)
+        slope = scores[:, : len(x)].sum(axis=0) / self._scale
+        gradient = shares * (slope - shares @ slope)
+        observations = len(self._panel.z)
+        return -told / observations, -gradient / observations
+
+
+def _three(theta: Floats) -> tuple[float, float, float]:
+    a, b, *g = theta.tolist()
+    return a, b, g[0] if g else 0.0
+
+
+def _errors(panel: _Panel, theta: Floats, scores: Floats) -> tuple[float, ...]:
+    count = len(theta)
+    hessian = np.empty((count, count))
+    for k in range(count):
+        step = np.zeros(count)
+        step[k] = 1e-5 * max(theta[k], 1e-3)
+        beside = _likelihood(panel, *_three(theta + step))[1][:, :count].sum(axis=0)
+        hessian[k] = (beside - scores.sum(axis=0)) / step[k]
+    try:
+        inverse = np.linalg.inv((hessian + hessian.T) / 2.0)
+    except np.linalg.LinAlgError:
+        return (math.nan,) * count
+    variance = (inverse @ (scores.T @ scores) @ inverse).diagonal()
+    return tuple(math.sqrt(each) if 0.0 <= each < math.inf else math.nan for each in variance.tolist())
+
+
+def _corrected(z: Floats, a: float, b: float) -> Floats:
+    """z*'z* / T, with z* = z∘sqrt(diag Q): the diagonal of Q depends on nothing but a, b and z."""
+    q = np.ones(z.shape[1])
+    corrected = np.empty_like(z)
+    for t, row in enumerate(z):
+        corrected[t] = row * np.sqrt(q)
+        q = (1.0 - a - b) + a * corrected[t] ** 2 + b * q
+    covariance: Floats = corrected.T @ corrected / len(z)
+    return covariance
