@@ -35,6 +35,8 @@ _REPORT_EVERY_S = 1.0
 _STOP_WITHIN_S = 10.0
 _EARLY_S = 0.002
 _KNOWN_WITHIN_S = 5.0
+_STUCK_AFTER = 30
+"""Answers of the broker, a second apart, without a single acknowledgement."""
 START_TIMEOUT_S = 30.0
 PRODUCER = {
     "partitioner": "murmur2_random",  # where Java's clients would put the key
@@ -139,6 +141,7 @@ class Sender:
         servers = {"bootstrap.servers": bootstrap}
         self._admin = AdminClient(servers, logger=log)
         self._asked: Future[Any] | None = None
+        self._sent = self._acknowledgements = self._answers = 0
         self._producer = Producer({**servers, **PRODUCER, "error_cb": _log_error, **(config or {})})
         found = {topic: _topic(servers, name) for topic, name in self._physical.items()}
         self._partitions = {topic: partitions for topic, (_, partitions) in found.items()}
@@ -232,6 +235,7 @@ class Sender:
                 raise DeliveryFailed(f"{topic}: {error.args[0].str()}") from error
             else:
                 batch.outstanding += 1
+                self._sent += 1
                 return
 
     def _wait_until(self, moment_s: float, stop: threading.Event) -> None:
@@ -253,6 +257,7 @@ class Sender:
         if self._asked is not None and self._asked.done():
             with suppress(KafkaException):  # away, or gone: records wait for it as well
                 now = _plain(self._asked.result().topic_id)
+                self._is_stuck()
                 if now != self.topic_id:
                     raise TopicDeleted(
                         f"{self.topic} was deleted and made again while it was sent to: what was sent is gone. Start "
@@ -262,6 +267,22 @@ class Sender:
         if self._asked is None:
             topics = TopicCollection([self.topic])
             self._asked = self._admin.describe_topics(topics, request_timeout=START_TIMEOUT_S)[self.topic]
+
+    def _is_stuck(self) -> None:
+        """The broker answers: notice where it takes nothing all the same.
+
+        A librdkafka that was told of a partition without a leader, as a broker says that shuts down, may never send to
+        it again (its issue 5430, open at 2.16). A new process does.
+        """
+        waiting = sum(batch.outstanding for batch in self._batches)
+        acknowledgements = self._sent - waiting
+        self._answers = self._answers + 1 if waiting and acknowledgements == self._acknowledgements else 0
+        self._acknowledgements = acknowledgements
+        if self._answers > _STUCK_AFTER:
+            raise DeliveryFailed(
+                f"{self.topic}: Kafka answers, but has taken nothing for {_STUCK_AFTER} s. Start again: it goes on "
+                f"behind what was acknowledged"
+            )
 
     def _cut(self) -> None:
         """Begin a new batch: the one before ends at the present position."""

@@ -158,28 +158,27 @@ class Fitter:
     def _correlations(
         self, state: FitterState, universe: UniverseSpec, spec: FitSpec, due: int, panel: Panel
     ) -> Fit:
-        observations = len(panel.starts)
-        if observations < max(spec.minimum, fitting.FEWEST):
-            needed = max(spec.minimum, fitting.FEWEST)
-            notes = [f"{observations} snapshots, {needed} are needed"]
-            return _record(universe, spec, LAST, state.fits, due, panel, (), {}, None, notes, False)
-        returns = panel.returns()
+        returns = panel.returns()[1:]
         seen = [i for i in range(len(panel.symbols)) if not np.isnan(returns[:, i]).all()]
         symbols, returns = tuple(panel.symbols[i] for i in seen), np.ascontiguousarray(returns[:, seen])
-        if not symbols:
-            return _record(
-                universe, spec, LAST, state.fits, due, panel, (), {}, None, ["no symbol has a return"], False
-            )
+        needed = max(spec.minimum, fitting.FEWEST)
+        if len(returns) < needed or not symbols:
+            why = f"{len(returns)} returns of {len(symbols)} symbols, {needed} are needed"
+            return _record(universe, spec, LAST, state.fits, due, panel, (), {}, None, [why], False)
         told = fitting.Spec(spec.model, spec.volatility, spec.distribution)
-        found = fitting.fit(returns[1:], symbols, told, self._mapped)
+        try:
+            found = fitting.fit(returns, symbols, told, self._mapped)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # a fit that fails is a fit too
+            why = f"{type(error).__name__}: {error}"
+            return _record(universe, spec, LAST, state.fits, due, panel, (), {}, None, [why], False)
         parameters = found.parameters.to_record()
-        begin, end, stress = fitting.worst_window(returns[1:])
+        begin, end, stress = fitting.worst_window(returns)
         upper = np.triu_indices(len(symbols), k=1)
-        parameters["tail_dependence"] = tuple(fitting.lower_tail(returns[1:])[upper].tolist())
+        parameters["tail_dependence"] = tuple(fitting.lower_tail(returns)[upper].tolist())
         parameters["stress_correlations"] = tuple(stress[upper].tolist())
         parameters["stress_window"] = (
             float(panel.starts[begin + 1]),
-            float(panel.starts[min(end + 1, observations - 1)]),
+            float(panel.starts[end] + parse_utc(universe.kind).size_us),
         )
         return _record(
             universe,

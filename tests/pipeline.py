@@ -33,7 +33,7 @@ from streams.runtime.inline import Inline
 from streams.runtime.kafka import output_settings
 
 AGENTS = ("symbols", "universes", "portfolios")
-"""Those that every pipeline needs; one with quotes needs `quotes` too."""
+"""Those that every pipeline needs; one with quotes needs `quotes` too, one with fits the fitter."""
 DEADLINE_S = 240.0
 SESSION_TIMEOUT_MS = 6_000
 
@@ -58,7 +58,7 @@ def inline(
         if outputs is not None:
             outputs.append(output)
 
-    runner = Inline(topology.agents(), settings.record(), collect, run_records=run_records)
+    runner = Inline(topology.needed(settings.record()), settings.record(), collect, run_records=run_records)
     for command in commands:
         runner.command(command, command.portfolio)
     upcoming = list(changes)

@@ -115,7 +115,12 @@ def prepare(home: Path, settings: StackSettings, port: int) -> Launch:
     configuration.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     if not (folder / "data" / "meta.properties").exists():
         _format(home, configuration, settings.data_dir)
-    heap = (f"-Xmx{settings.memory.kafka_heap_mb}m", f"-Xms{settings.memory.kafka_heap_mb}m")
+    # All of the heap from the beginning: its memory then says whether anything grows.
+    heap = (
+        f"-Xmx{settings.memory.kafka_heap_mb}m",
+        f"-Xms{settings.memory.kafka_heap_mb}m",
+        "-XX:+AlwaysPreTouch",
+    )
     return Launch(
         service="kafka",
         argv=[

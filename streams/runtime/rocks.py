@@ -22,7 +22,7 @@ from streams.runtime.recovery import Anchor, Batch, Held
 FORMAT = 1
 """Of the keys and of `_Head`; a copy of another one is thrown away."""
 _HEAD, _ITEM = b"h", b"i"
-_WRITE_BUFFER_BYTES = 4 << 20
+_WRITE_BUFFER_BYTES = 1 << 20
 _LOG_BYTES = 1 << 20
 _OPEN_FILES = 64
 _PART_BYTES = 128 << 10

@@ -23,6 +23,9 @@ RATE = 2_500
 """Ticks a second: the session takes long enough to be disturbed."""
 STRATEGIES = [{"name": "momentum", "uses": "momentum"}, {"name": "reversion", "uses": "reversion"}]
 
+FITS = {"every": "30m", "lag": "2m", "minimum": 30, "window": 200, "regimes": 3, "waits": True}
+"""Of one of two universes, so that both kinds run."""
+
 
 class Done(NamedTuple):
     """How a run ended: ``wrong`` is empty where all is equal."""
@@ -47,7 +50,7 @@ class Session(NamedTuple):
 
 @functools.cache
 def session(ticks: int) -> Session:
-    """A simulated session of about so many ticks: bars with running state, two universes, portfolios on both."""
+    """A simulated session of about so many ticks: bars with running state, two universes, models fitted to one."""
     plain = SimulatorSettings(seed=3, ticks_per_minute=30.0)
     minutes = max(30, round(ticks / (plain.ticks_per_minute * len(plain.symbols))))
     simulated = plain.model_copy(update={"minutes": minutes})
@@ -59,7 +62,7 @@ def session(ticks: int) -> Session:
                 "bars": ["1s", "1m", "tick:100", "renko:0.5", "dollar-imbalance:100"],
             },
             "universes": [
-                {"name": "north", "symbols": simulated.symbols[:half]},
+                {"name": "north", "symbols": simulated.symbols[:half], "fits": FITS},
                 {"name": "south", "symbols": simulated.symbols[half:]},
             ],
             "portfolios": [

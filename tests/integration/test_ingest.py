@@ -259,6 +259,18 @@ def test_what_kafka_refuses_ends_the_run_before_it_counts(bootstrap: str) -> Non
     admin.delete_topics([topic.topic])
 
 
+def test_a_broker_that_answers_and_takes_nothing_ends_the_run(
+    bootstrap: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a librdkafka that has lost a leader for good: here its records go where no broker is."""
+    monkeypatch.setattr(sending, "_STUCK_AFTER", 3)
+    progress: list[Progress] = []
+    sender = Sender(bootstrap, namespace, encode_body, {"bootstrap.servers": "127.0.0.1:9"})
+    with pytest.raises(DeliveryFailed, match="has taken nothing for 3 s"):
+        sender.run(Simulation(MARKET).messages(), report=progress.append)
+    assert progress[-1].acknowledged == BEGINNING
+
+
 def test_what_is_missing_is_named(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "_KNOWN_WITHIN_S", 0.3)
     with pytest.raises(TopicMissing, match=r"headrace topics create"):

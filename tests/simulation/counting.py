@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from schemas.states import EwmaState, PortfolioState, QuoteState, State, SymbolState, UniverseState
+from schemas.states import (
+    EwmaState,
+    HistoryBlock,
+    PortfolioState,
+    QuoteState,
+    State,
+    SymbolState,
+    UniverseState,
+)
 from streams.agent import Agent, Input, Output, SourcePartition
 from streams.ticks import Ticks
 
@@ -21,6 +29,7 @@ COUNTER = "\0records"
 _NEW: Mapping[str, tuple[Callable[[int], State], str]] = {
     "symbols": (lambda count: SymbolState(direction=count), "direction"),
     "quotes": (lambda count: QuoteState(watermark=count), "watermark"),
+    "fitter": (lambda count: HistoryBlock(first=count), "first"),
     "universes": (lambda count: UniverseState(ewma=EwmaState(), snapshots=count), "snapshots"),
     "portfolios": (
         lambda count: PortfolioState(

@@ -20,6 +20,8 @@ import msgspec
 from connectors.messages import QUOTES, TICKS, Message
 from schemas.records import (
     Command,
+    CorrelationModel,
+    FitSpec,
     Place,
     RegimeSpec,
     Settings,
@@ -43,6 +45,10 @@ Time bars alone would hide it where it falls between two commits: half a commit 
 SYMBOLS = ("A", "B", "C", "G")
 """In the partitions 2, 0, 0 and 3 of four: one has two symbols, one has none."""
 MAX_AHEAD_US = 10 * SECOND
+FITS = FitSpec(
+    model=CorrelationModel.DCC, every_us=2 * SECOND, lag_us=SECOND, window=100, regimes=2, waits=True
+)
+"""In eight seconds none can be good; but each is a record that a snapshot waits for."""
 MOMENTUM = '{"lookback": 2, "target_volatility": 0.5, "bars_per_year": 1000}'
 
 
@@ -61,7 +67,9 @@ class Script(NamedTuple):
     @property
     def agents(self) -> tuple[str, ...]:
         """Those that have work, upstream first."""
-        return ("symbols", *(("quotes",) if self.settings.quote_sources else ()), "universes", "portfolios")
+        quotes = ("quotes",) if self.settings.quote_sources else ()
+        fitter = ("fitter",) if any(universe.fits for universe in self.settings.universes) else ()
+        return ("symbols", *quotes, *fitter, "universes", "portfolios")
 
     @property
     def kinds(self) -> set[str]:
@@ -92,6 +100,7 @@ def script(number: int) -> Script:
     shares = [symbols] if feeds == 1 else [symbols] * 2 if is_open else [symbols[::2], symbols[1::2]]
     sources = [f"feed{place}" for place in range(feeds)]
     lateness = rng.choice([0, SECOND])
+    fits = FITS if number % 4 == 1 else None
     told = settings(
         kinds=KINDS,
         lateness_us=lateness,
@@ -99,7 +108,7 @@ def script(number: int) -> Script:
         sources=tuple(SourceSpec(name=source) for source in sources),
         regimes=RegimeSpec(kinds=("time:1s",), period=2, band_period=2, slow_period=3),
         universes=(
-            UniverseSpec(name="u1", symbols=symbols, kind="time:1s", warm_up=2),
+            UniverseSpec(name="u1", symbols=symbols, kind="time:1s", warm_up=2, fits=fits),
             UniverseSpec(name="u5", symbols=symbols[:2], kind="time:3s", warm_up=1),
         ),
         portfolios=(

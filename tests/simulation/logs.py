@@ -5,7 +5,16 @@ from __future__ import annotations
 import functools
 import random
 
-from schemas.records import Command, RegimeSpec, SourceSpec, StrategySpec, TradingState, UniverseSpec
+from schemas.records import (
+    Command,
+    CorrelationModel,
+    FitSpec,
+    RegimeSpec,
+    SourceSpec,
+    StrategySpec,
+    TradingState,
+    UniverseSpec,
+)
 from schemas.topics import TOPICS
 from streams.agent import Output
 from streams.runtime.inline import Inline
@@ -14,7 +23,17 @@ from tests.examples import DAY0, SECOND, portfolio, quote, settings, tick
 from tests.simulation.codec import CODEC
 from tests.simulation.world import Reference, SourceRecord
 
-UNIVERSE = UniverseSpec(name="u1", symbols=("A", "B", "C"), kind="time:1s", warm_up=4)
+FITS = FitSpec(
+    model=CorrelationModel.DCC,
+    every_us=75 * SECOND,
+    lag_us=2 * SECOND,
+    window=100,
+    minimum=30,
+    regimes=2,
+    waits=True,
+)
+"""One in each log, and good."""
+UNIVERSE = UniverseSpec(name="u1", symbols=("A", "B", "C"), kind="time:1s", warm_up=4, fits=FITS)
 MOMENTUM = '{"lookback": 2, "target_volatility": 0.5, "bars_per_year": 1000}'
 SETTINGS = settings(
     kinds=("time:1s", "time:5s"),
@@ -71,7 +90,7 @@ def inner(topic: str, seed: int) -> tuple[list[SourceRecord], int]:
     rng, outputs = random.Random(seed), list[Output]()
     inline = Inline(agents(), SETTINGS, outputs.append, run_records=rng.choice([1, 7, 100]))
     prices = dict.fromkeys(UNIVERSE.symbols, 100.0)
-    for now in range(DAY0, DAY0 + 40 * SECOND, SECOND):
+    for now in range(DAY0, DAY0 + 90 * SECOND, SECOND):
         for symbol in UNIVERSE.symbols:
             prices[symbol] *= 1 + rng.gauss(0, 0.01)
             if rng.random() < 0.9:

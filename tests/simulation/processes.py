@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.columns import Packed
 from schemas.topics import TOPICS
 from streams.errors import Fenced, RuntimeFault
+from streams.fitter import Fitter
 from streams.portfolios import Portfolios
 from streams.quotes import Quotes
 from streams.runtime.ownership import Outcome, Ownership
@@ -25,8 +26,8 @@ from tests.simulation.counting import Counting
 if TYPE_CHECKING:
     from tests.simulation.topology_world import TopologyWorld
 
-MEMBERS = {"symbols": 3, "quotes": 2, "universes": 2, "portfolios": 2}
-SOURCES = {agent.name: agent.source for agent in (Symbols, Quotes, Universes, Portfolios)}
+MEMBERS = {"symbols": 3, "quotes": 2, "fitter": 2, "universes": 2, "portfolios": 2}
+SOURCES = {agent.name: agent.source for agent in (Symbols, Quotes, Fitter, Universes, Portfolios)}
 _REFETCHED = (0, 0, 0, 0, 0, 0, 1, 4)
 """How many records a fetch may begin too early."""
 _ALL = 1_000_000

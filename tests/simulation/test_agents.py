@@ -8,7 +8,7 @@ from streams.topology import agents
 from tests.simulation.logs import reference
 from tests.simulation.world import World
 
-SEEDS = {"symbols": 120, "quotes": 60, "universes": 50, "portfolios": 40}
+SEEDS = {"symbols": 120, "quotes": 60, "fitter": 8, "universes": 24, "portfolios": 16}
 LOGS = 4
 NOT_HERE = {"trade.orders"}
 """Orders for a real broker: none of the portfolios has an account."""

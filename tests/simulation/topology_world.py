@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from schemas.partitioner import partition_of
 from schemas.topics import INPUTS, TOPICS
 from streams.agent import Agent
+from streams.fitter import Fitter
 from streams.portfolios import Portfolios
 from streams.quotes import Quotes
 from streams.runtime.ownership import Ownership
@@ -49,6 +50,7 @@ class Parts(NamedTuple):
     agents: Mapping[str, Callable[[], Agent[Any, Any]]] = {
         "symbols": Symbols,
         "quotes": Quotes,
+        "fitter": Fitter,
         "universes": Universes,
         "portfolios": shipped_portfolios,
     }
