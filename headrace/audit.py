@@ -1,5 +1,7 @@
 """Where an order comes from: fill ← order ← check ← signal ← snapshot ← regime ← bar ← ticks, as it lies in the topics.
 
+A snapshot whose covariance is a fitted model's rests on the fit too.
+
 Records cite each other by identity, never by offset, so every place is looked up when it is asked for.
 """
 
@@ -19,7 +21,9 @@ from headrace.compare import identity
 from schemas.codec import identity_of
 from schemas.records import (
     Bar,
+    Correlations,
     Execution,
+    Fit,
     OrderState,
     Record,
     Regime,
@@ -27,6 +31,7 @@ from schemas.records import (
     Snapshot,
     SnapshotRow,
 )
+from streams.barrier.fits import LAST
 from streams.errors import HeadraceError
 from streams.pretrade.lifecycle import TERMINAL
 
@@ -35,6 +40,8 @@ SIGNALS: Final = "strategy.signals"
 SNAPSHOTS: Final = "portfolio.events"
 BARS: Final = "market.bars"
 REGIMES: Final = "market.regimes"
+CORRELATIONS: Final = "market.correlations"
+UNIVERSE_BARS: Final = "universe.bars"
 TICKS: Final = "market.ticks"
 _OTHERS: Final = 3
 """Orders that are named where the one asked for is not there."""
@@ -189,6 +196,8 @@ class _Chain:
         snapshot = placed.record
         assert isinstance(snapshot, Snapshot)
         link = _link("snapshot", _told_snapshot(snapshot), placed, snapshot.end)
+        if regime and snapshot.fit is not None:
+            link.causes.append(self._fit(snapshot))
         row = next((row for row in snapshot.rows if row.symbol == symbol), None)
         if row is None:
             return link
@@ -200,6 +209,25 @@ class _Chain:
         else:
             link.causes.append(bar)
         return link
+
+    def _fit(self, snapshot: Snapshot) -> Link:
+        """The fit behind a snapshot's covariance: where its data ended says the record of the correlations."""
+        universe, start = snapshot.universe, snapshot.start
+        told = f"version {snapshot.fit} of {universe}"
+        placed = self._find(CORRELATIONS, universe, start, Correlations, (universe, start))
+        if placed is None:
+            return self._missing("fit", CORRELATIONS, universe, told)
+        record = placed.record
+        assert isinstance(record, Correlations)
+        data_through = record.end - (record.fit_age_us or 0)
+        wanted = (universe, LAST, snapshot.fit)
+        found = self._find(UNIVERSE_BARS, universe, data_through, Fit, wanted)
+        if found is None:
+            return self._missing("fit", UNIVERSE_BARS, universe, told)
+        fit = found.record
+        assert isinstance(fit, Fit)
+        told += f", {record.model}, to {fit.observations} snapshots through {moments.shown(fit.data_through)}"
+        return _link("fit", told + (f"; {fit.status}" if fit.status else ""), found, fit.due)
 
     def _regime(self, wanted: Regime) -> Link:
         placed = self._find(REGIMES, wanted.symbol, wanted.end, Regime, identity(wanted))

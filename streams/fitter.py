@@ -24,6 +24,7 @@ from streams.bars.kinds import parse_utc
 from streams.correlations import fitting
 from streams.correlations.packed import Floats
 from streams.hmm import fitting as hmm_fitting
+from streams.hmm import from_record, symbols_of
 from streams.snapshots import Refused, Snapshots
 
 BARS = "universe.bars"
@@ -131,10 +132,14 @@ class Fitter:
         self, state: FitterState, universe: UniverseSpec, spec: FitSpec, due: int, panel: Panel
     ) -> Fit:
         parameters: dict[str, tuple[float, ...]] = {}
+        before = state.good.get(HMM)
+        good_before = {} if before is None else before.parameters
+        known = symbols_of(good_before)
         notes, likelihood, good = [], 0.0, list[str]()
         for i, symbol in enumerate(panel.symbols):
             _, high, low, close, _ = panel.bars[:, i, :].T
-            found = hmm_fitting.fit(hmm_fitting.features_of(high, low, close), spec.regimes)
+            near = from_record(symbol, good_before) if symbol in known else None
+            found = hmm_fitting.fit(hmm_fitting.features_of(high, low, close), spec.regimes, near)
             if found.note is not None:
                 notes.append(f"{symbol}: {found.note}")
             if found.parameters is not None:

@@ -12,6 +12,7 @@ from headrace import toml
 from headrace.backtest import symbols_of
 from headrace.fleet import headrace_argv
 from headrace.pipeline import (
+    FitsPart,
     LimitsPart,
     MarketPart,
     PipelineSettings,
@@ -28,6 +29,8 @@ SETTINGS_FILE = "headrace.toml"
 LOOKBACK_BARS, SLOW_BARS, WARM_UP_BARS = 20, 40, 15
 """Shorter memories than the defaults, so that the first order does not take hours of simulated time."""
 
+FITS = FitsPart(every="30m", lag="1m", window=240, minimum=45, waits=True)
+"""Of one universe, so that the other shows what there is without. The ticks come faster than time goes: so it waits."""
 _STRATEGIES = (
     StrategyPart(name="momentum", uses="momentum", parameters={"lookback": LOOKBACK_BARS}),
     StrategyPart(name="reversion", uses="reversion", parameters={"gross": 0.8}),
@@ -109,7 +112,7 @@ def _pipeline(source: str, symbols: tuple[str, ...]) -> PipelineSettings:
     return PipelineSettings(
         market=MarketPart(sources=(SourcePart(name=source),), regimes=RegimesPart(slow_period=SLOW_BARS)),
         universes=(
-            UniversePart(name="broad", symbols=symbols, warm_up=WARM_UP_BARS),
+            UniversePart(name="broad", symbols=symbols, warm_up=WARM_UP_BARS, fits=FITS),
             UniversePart(name="narrow", symbols=symbols[::2], warm_up=WARM_UP_BARS),
         ),
         portfolios=(

@@ -50,6 +50,7 @@ class Stage(NamedTuple):
 STAGES = (
     Stage("ingest", "ticks", "market.ticks", None),
     Stage("symbols", "bars", "market.bars", "symbols"),
+    Stage("fitter", "", "", "fitter"),
     Stage("universes", "correlations", "market.correlations", "universes"),
     Stage("portfolios", "order events", "trade.executions", "portfolios"),
     Stage("sink", "", "", SINK),

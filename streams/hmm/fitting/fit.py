@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from hmmlearn.hmm import GaussianHMM
@@ -19,7 +20,8 @@ from streams.hmm.parameters import HmmParameters
 
 FEWEST = 60
 """Bars below which nothing is fitted."""
-_ITERATIONS, _TOLERANCE = 60, 1e-2
+_ITERATIONS, _TOLERANCE = 60, 1e-4
+"""The tolerance is of the log-likelihood per bar."""
 _FLOOR = 1e-3
 """Least variance of a state, in squared standard deviations of the feature."""
 _STAY = 0.9
@@ -49,11 +51,12 @@ def features_of(high: Floats, low: Floats, close: Floats) -> Floats:
     return np.array(rows).reshape(len(rows), len(FEATURES))
 
 
-def fit(features: Floats, states: int) -> HmmFit:
+def fit(features: Floats, states: int, near: HmmParameters | None = None) -> HmmFit:
     """Fit ``states`` Gaussian states with full covariances to features, shape (T, d).
 
-    Baum-Welch begins twice: with the states as bands of the volatility, and as bands of the efficiency; the likelier
-    end counts. A feature that does not vary keeps its scale of 1, and its variance the floor.
+    Baum-Welch begins at the parameters ``near`` by, those of the last fit: a few iterations then do. Without, or where
+    that breaks, it begins twice: with the states as bands of the volatility, and as bands of the efficiency; the
+    likelier end counts. A feature that does not vary keeps its scale of 1, and its variance the floor.
     """
     if len(features) < FEWEST:
         return HmmFit(None, math.nan, False, f"{len(features)} bars, {FEWEST} are needed")
@@ -62,7 +65,10 @@ def fit(features: Floats, states: int) -> HmmFit:
         return HmmFit(None, math.nan, False, "the price does not move")
     scale = np.where(scale > 1e-9, scale, 1.0)
     x = (features - centre) / scale
-    ends = [end for column in (1, 2) if (end := _end(x, states, column)) is not None]
+    begun = _again(near, centre, scale) if near is not None and len(near.words) == states else None
+    ends = [] if begun is None else [end for end in [_end(x, begun)] if end is not None]
+    if not ends:
+        ends = [end for column in (1, 2) if (end := _end(x, _bands(x, states, column))) is not None]
     if not ends:
         return HmmFit(None, math.nan, False, "no start came to an end")
     model, likelihood, converged = max(ends, key=lambda end: end[1])
@@ -84,25 +90,47 @@ def fit(features: Floats, states: int) -> HmmFit:
     return HmmFit(replace(parameters, start=path[-1]), likelihood, converged, note)
 
 
-def _end(x: Floats, states: int, column: int) -> tuple[GaussianHMM, float, bool] | None:
-    """Where Baum-Welch ends that begins with the states as bands of one feature; None where it breaks."""
+class _Begin(NamedTuple):
+    """Where Baum-Welch begins: of standardised features."""
+
+    start: Floats
+    transition: Floats
+    means: Floats
+    covariances: Floats
+
+
+def _again(near: HmmParameters, centre: Floats, scale: Floats) -> _Begin:
+    ratio = near.scale / scale
+    means = (near.means * near.scale + near.centre - centre) / scale
+    return _Begin(near.start, near.transition, means, near.covariances * np.outer(ratio, ratio))
+
+
+def _bands(x: Floats, states: int, column: int) -> _Begin:
+    order = np.argsort(x[:, column], kind="stable")
+    bands = np.array_split(order, states)
+    spread = 0.1 * np.eye(x.shape[1])
+    off = (1.0 - _STAY) / (states - 1)
+    return _Begin(
+        start=np.full(states, 1.0 / states),
+        transition=np.full((states, states), off) + (_STAY - off) * np.eye(states),
+        means=np.array([x[band].mean(axis=0) for band in bands]),
+        covariances=np.array([np.cov(x[band], rowvar=False) + spread for band in bands]),
+    )
+
+
+def _end(x: Floats, begin: _Begin) -> tuple[GaussianHMM, float, bool] | None:
+    """Where Baum-Welch ends; None where it breaks."""
     model = GaussianHMM(
-        n_components=states,
+        n_components=len(begin.start),
         covariance_type="full",
         min_covar=_FLOOR,
         n_iter=_ITERATIONS,
-        tol=_TOLERANCE,
+        tol=_TOLERANCE * len(x),
         init_params="",
         random_state=0,
     )
-    order = np.argsort(x[:, column], kind="stable")
-    bands = np.array_split(order, states)
-    spread = np.eye(x.shape[1])
-    model.means_ = np.array([x[band].mean(axis=0) for band in bands])
-    model.covars_ = np.array([np.cov(x[band], rowvar=False) + 0.1 * spread for band in bands])
-    model.startprob_ = np.full(states, 1.0 / states)
-    off = (1.0 - _STAY) / (states - 1)
-    model.transmat_ = np.full((states, states), off) + (_STAY - off) * np.eye(states)
+    model.startprob_, model.transmat_ = begin.start, begin.transition
+    model.means_, model.covars_ = begin.means, begin.covariances
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
