@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import backtest as backtests
 from bench import confusion as confusions
-from bench import contenders
+from bench import contenders, pictures
+from bench import dcc as dccs
 from bench import latency as latencies
+from bench import regimes as markov
 from bench import soak as soaks
 from bench import takeover as takeovers
 from bench import throughput as throughputs
@@ -232,6 +234,59 @@ def confusion() -> None:
     console.print(f"written into {confusions.DOCS.name}", style="dim")
 
 
+@app.command()
+def regimes() -> None:
+    """How well the hidden Markov filter finds regimes of a known truth; writes the table of docs/regimes.md.
+
+    Example:
+
+        headrace bench regimes
+    """
+    with _shown("regimes", len(markov.SEEDS)) as advance:
+        told = markov.table(advance)
+    markov.write(told)
+    Console().print(told, soft_wrap=True)
+
+
+@app.command()
+def dcc(repetitions: _Repetitions = 3) -> None:
+    """What DCC fits find again of a known truth, and how long they take; writes the tables of docs/correlations.md.
+
+    Example:
+
+        headrace bench dcc --repetitions 1
+    """
+    python = PEERS_VENV / "bin" / "python"
+    peers = python if python.exists() else None
+    with _shown("dcc", dccs.steps(repetitions, peers is not None)) as advance:
+        figures = dccs.run(repetitions, peers, advance)
+    console = Console()
+    for told in (
+        dccs.recovery_table(figures["recovery"]),
+        dccs.speed_table(figures["fits"]),
+        dccs.step_table(figures["steps"]),
+    ):
+        console.print(told, soft_wrap=True)
+    if peers is None:
+        console.print("pymgarch, multiarch: not installed; `make bench` installs them", style="yellow")
+
+
+@app.command("pictures")
+def draw(trades: _Trades = None) -> None:
+    """The picture of docs/correlations.md: a day's regimes over prices, and the path of correlations.
+
+    Examples:
+
+        headrace bench pictures
+
+        headrace bench pictures --trades trades.csv.gz
+    """
+    with _shown("pictures", 1) as advance:
+        advance("a day, inline")
+        path = pictures.draw(trades)
+    Console().print(str(path), soft_wrap=True)
+
+
 @app.command("all")
 def everything(trades: _Trades = None) -> None:
     """All of them, as they are by default: well over an hour. Without a file of trades, what needs one is left out.
@@ -251,6 +306,8 @@ def everything(trades: _Trades = None) -> None:
     if trades is not None:
         backtest(trades)
     confusion()
+    regimes()
+    dcc()
 
 
 def _written(name: str) -> None:

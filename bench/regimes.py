@@ -5,7 +5,9 @@ The smoothed path knows the future and is the upper bound of what a filter, whic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from hmmlearn.hmm import GaussianHMM
@@ -18,6 +20,8 @@ from streams.hmm.fitting import features_of, fit
 
 Floats = NDArray[np.float64]
 
+SEEDS = (0, 1, 2, 3, 4)
+DOCS = Path(__file__).parent.parent / "docs" / "regimes.md"
 STAY = 0.98
 """Probability that a regime goes on: 50 bars on average."""
 _STEPS = 30
@@ -131,3 +135,28 @@ def _delay(truth: tuple[Label, ...], told: list[Label]) -> tuple[float, float]:
         if found is not None:
             waits.append(found)
     return float(np.mean(waits)), 1.0 - len(waits) / len(changes)
+
+
+def table(advance: Callable[[str], None]) -> str:
+    """A row for each seed, as in the docs."""
+    lines = [
+        "| market | filtered | after hysteresis | smoothed | filtered / smoothed | delay, bars | smoothed | missed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for seed in SEEDS:
+        advance(f"market {seed}")
+        found = score(seed)
+        lines.append(
+            f"| {seed} | {found.filtered:.1%} | {found.settled:.1%} | {found.smoothed:.1%} "
+            f"| {found.filtered / found.smoothed:.3f} | {found.delay:.1f} | {found.smoothed_delay:.1f} "
+            f"| {found.missed:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def write(told: str) -> None:
+    """Put the table in its place in docs/regimes.md."""
+    begin, end = "<!-- headrace bench regimes -->", "<!-- end -->"
+    head, _, rest = DOCS.read_text("utf-8").partition(begin)
+    tail = rest.partition(end)[2]
+    DOCS.write_text(f"{head}{begin}\n\n{told}\n\n{end}{tail}", encoding="utf-8")

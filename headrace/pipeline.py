@@ -101,6 +101,7 @@ class RegimesPart(_Part):
     choppy_width: float = Field(_RULE.choppy_width, gt=0)
     crisis_ratio: float = Field(_RULE.crisis_ratio, gt=1)
     slow_period: int = Field(_RULE.slow_period, ge=2, le=10_000)
+    hold: int = Field(2, ge=1, le=1000, description="bars that say another label before it changes")
 
 
 class MarketPart(_Part):

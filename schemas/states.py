@@ -99,6 +99,8 @@ class RegimeState(State, kw_only=True, tag="headrace.RegimeState"):
     label: Label | None = None
     previous: Label | None = None
     bars_since_change: int = 0
+    candidate: Label | None = None
+    candidate_bars: int = 0
 
 
 class SymbolState(State, kw_only=True, tag="headrace.SymbolState"):

@@ -27,6 +27,7 @@ class RegimeSpec(Record, frozen=True, kw_only=True, tag="headrace.RegimeSpec"):
     choppy_width: float = 3.0
     crisis_ratio: float = 1.75
     slow_period: int = 100
+    hold: int = 1
 
 
 class FitSpec(Record, frozen=True, kw_only=True, tag="headrace.FitSpec"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.dcc import simulated
 from streams.correlations import packed
 from streams.correlations.dcc import DccParameters, Margins, Model, advance
 from streams.correlations.fitting import Method, Start, log_likelihood
@@ -18,7 +19,7 @@ A, B = 0.04, 0.9
 def panel(model: Model, n: int = 4, observations: int = 150) -> tuple[Floats, Floats, Floats, float]:
     """Residuals, target, downside and g."""
     g = 0.03 if model is Model.ADCC else 0.0
-    z, target = by_hand.simulated(7, observations, n, A, B, g, model.value)
+    z, target = simulated(7, observations, n, A, B, g, model.value)
     fall = np.minimum(z, 0.0)
     return z, target, fall.T @ fall / len(z) if g else np.zeros((n, n)), g
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from bench.dcc import simulated
 from streams.correlations import packed
 from streams.correlations.dcc import Dcc, Model, Volatility, from_record
 from streams.correlations.fitting import (
@@ -20,7 +21,6 @@ from streams.correlations.fitting import (
     worst_window,
 )
 from streams.correlations.packed import Floats
-from tests.accuracy import dcc_by_hand as by_hand
 
 TRUTHS = [
     (Model.DCC, 0.04, 0.92, 0.0),
@@ -32,7 +32,7 @@ TRUTHS = [
 
 @pytest.mark.parametrize(("model", "a", "b", "g"), TRUTHS, ids=[t[0].value for t in TRUTHS])
 def test_the_truth_is_within_two_standard_errors(model: Model, a: float, b: float, g: float) -> None:
-    z, _ = by_hand.simulated(11, 3000, 6, a, b, g, model.value)
+    z, _ = simulated(11, 3000, 6, a, b, g, model.value)
     found = estimate(z, model)
     assert found.converged
     truth = (a, b, g)[: len(found.errors)]
@@ -42,7 +42,7 @@ def test_the_truth_is_within_two_standard_errors(model: Model, a: float, b: floa
 
 
 def test_the_composite_estimate_of_many_symbols_is_near_the_truth() -> None:
-    z, _ = by_hand.simulated(5, 1000, 40, 0.04, 0.92)
+    z, _ = simulated(5, 1000, 40, 0.04, 0.92)
     found = estimate(z)
     assert found.method is Method.COMPOSITE
     assert found.converged
@@ -51,10 +51,10 @@ def test_the_composite_estimate_of_many_symbols_is_near_the_truth() -> None:
 
 
 def test_shrinkage_is_nearer_to_the_truth_than_the_sample() -> None:
-    z, truth = by_hand.simulated(3, 120, 100, 0.0, 0.0)
+    z, truth = simulated(3, 120, 100, 0.0, 0.0)
     sample = z.T @ z / len(z)
     assert np.linalg.norm(shrunk(z) - truth) < np.linalg.norm(sample - truth)
-    wide, truth = by_hand.simulated(3, 60, 100, 0.0, 0.0)
+    wide, truth = simulated(3, 60, 100, 0.0, 0.0)
     matrix = shrunk(wide)
     assert np.linalg.eigvalsh(matrix)[0] > 0.0
     assert np.linalg.norm(matrix - truth) < np.linalg.norm(wide.T @ wide / len(wide) - truth)

@@ -11,7 +11,7 @@ import pytest
 from schemas.records import Indicators, Label, Regime, RegimeSpec
 from schemas.states import RegimeState
 from streams.regimes.indicators import warm_up
-from streams.regimes.rule import classify, step
+from streams.regimes.rule import classify, probabilities, step
 from tests.examples import DAY0, MINUTE, bar
 
 SPEC = RegimeSpec(
@@ -73,7 +73,7 @@ def follow(closes: np.ndarray, spec: RegimeSpec, spread: float = 0.0) -> list[Re
     return regimes
 
 
-def test_a_regime_tells_its_bar_and_gives_all_weight_to_its_label() -> None:
+def test_a_regime_tells_its_bar_and_gives_most_weight_to_its_label() -> None:
     regimes = follow(100.0 + np.arange(80.0), SPEC)
     last = regimes[-1]
     assert (last.symbol, last.kind, last.start, last.end) == (
@@ -83,9 +83,43 @@ def test_a_regime_tells_its_bar_and_gives_all_weight_to_its_label() -> None:
         DAY0 + 80 * MINUTE,
     )
     assert (last.label, last.warm, last.close) == (Label.TRENDING, True, 179.0)
-    assert last.probabilities == {"TRENDING": 1.0, "RANGING": 0.0, "CHOPPY": 0.0, "CRISIS": 0.0}
+    assert last.probabilities["TRENDING"] > 0.99
     assert math.isnan(regimes[0].indicators.adx)
     assert not regimes[0].warm
+    assert regimes[0].probabilities == {"TRENDING": 0.0, "RANGING": 1.0, "CHOPPY": 0.0, "CRISIS": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "label", "probability"),
+    [
+        (indicators(atr=2.0, adx=90.0, distance=9.0), Label.CRISIS, 0.5),
+        (indicators(atr=0.1, adx=25.0), Label.TRENDING, 0.5),
+        (indicators(atr=0.1, adx=0.1, distance=3.0), Label.CHOPPY, 0.5),
+        (indicators(atr=0.1, adx=0.1, distance=3.3), Label.CHOPPY, 0.6819),
+        (indicators(atr=0.1, adx=0.1, distance=1.0), Label.RANGING, 0.9998),
+        (indicators(atr=0.0, adx=0.0, distance=0.0), Label.RANGING, 1.0),
+    ],
+)
+def test_probabilities_say_how_far_a_bar_is_from_the_thresholds(
+    given: Indicators, label: Label, probability: float
+) -> None:
+    found = probabilities(given, SPEC)
+    assert found[label.value] == pytest.approx(probability, abs=1e-4)
+    assert math.fsum(found.values()) == pytest.approx(1.0)
+    assert min(found.values()) >= 0.0
+
+
+def test_a_label_changes_only_once_enough_bars_say_so() -> None:
+    """The trend begins at the warm-up; each verdict alone would say it at once."""
+    closes = 100.0 + np.arange(80.0)
+    alone, held = (follow(closes, msgspec.structs.replace(SPEC, hold=hold)) for hold in (1, 3))
+    changed, later = (
+        next(number for number, each in enumerate(regimes) if each.label is Label.TRENDING)
+        for regimes in (alone, held)
+    )
+    assert later == changed + 2
+    assert held[later].previous is Label.RANGING
+    assert held[later].bars_since_change == 0
 
 
 def test_the_label_before_and_the_bars_since_are_counted() -> None:
