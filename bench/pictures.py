@@ -105,7 +105,7 @@ def _run(
             prices.setdefault(output.key, []).append((_time(record.end), record.close))  # type: ignore[attr-defined]
 
     backtest.run(feed.parts(), pipeline.record(), [take])
-    return prices, regimes, correlations, feed.title
+    return prices, regimes, correlations, feed.title if trades is None else trades.name
 
 
 def _time(us: int) -> datetime:

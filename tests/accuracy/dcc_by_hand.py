@@ -25,14 +25,17 @@ def paths(
         yield q.copy(), r
         if row is None:
             return
+        stale = np.isnan(row)
+        row = np.where(stale, 0.0, row)
         shock = row * diagonal if model == "CDCC" else row
         fall = np.where(row < 0.0, row, 0.0)
+        keep = np.where(stale, math.sqrt(a + b), math.sqrt(b))
         q = (
             (1.0 - a - b) * target
-            - g * downside
+            - g * np.where(np.outer(stale, stale), 0.0, downside)
             + a * np.outer(shock, shock)
             + g * np.outer(fall, fall)
-            + b * q
+            + np.outer(keep, keep) * q
         )
 
 
@@ -40,6 +43,8 @@ def log_likelihood(z: Floats, correlations: list[Floats]) -> float:
     """Engle 2002, the correlation part."""
     total = 0.0
     for row, r in zip(z, correlations, strict=True):
+        if np.isnan(row).any():
+            continue
         sign, determinant = np.linalg.slogdet(r)
         assert sign > 0
         total -= 0.5 * (determinant + row @ np.linalg.solve(r, row) - row @ row)

@@ -16,27 +16,37 @@ MODELS = list(Model)
 A, B = 0.04, 0.9
 
 
-def panel(model: Model, n: int = 4, observations: int = 150) -> tuple[Floats, Floats, Floats, float]:
-    """Residuals, target, downside and g."""
+GAPS = pytest.mark.parametrize("missing", [0.0, 0.3], ids=["whole", "gaps"])
+
+
+def panel(
+    model: Model, n: int = 4, observations: int = 150, missing: float = 0.0
+) -> tuple[Floats, Floats, Floats, float]:
+    """Residuals, some of them missing, target, downside and g."""
     g = 0.03 if model is Model.ADCC else 0.0
     z, target = simulated(7, observations, n, A, B, g, model.value)
     fall = np.minimum(z, 0.0)
-    return z, target, fall.T @ fall / len(z) if g else np.zeros((n, n)), g
+    downside = fall.T @ fall / len(z) if g else np.zeros((n, n))
+    return np.where(np.random.default_rng(3).random(z.shape) < missing, np.nan, z), target, downside, g
 
 
+@GAPS
 @pytest.mark.parametrize("start", Start)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_likelihood_is_that_of_the_equations(model: Model, start: Start) -> None:
-    z, target, downside, g = panel(model)
+def test_the_likelihood_is_that_of_the_equations(model: Model, start: Start, missing: float) -> None:
+    z, target, downside, g = panel(model, missing=missing)
     first = target if start is Start.TARGET else (1.0 - A) * target + A
     rs = [r for _, r in by_hand.paths(z, A, B, g, model.value, target, downside, first)]
     told, _ = log_likelihood(z, A, B, g, model=model, start=start, target=target, downside=downside)
     assert told == pytest.approx(by_hand.log_likelihood(z, rs[:-1]), abs=1e-10)
 
 
+@GAPS
 @pytest.mark.parametrize("model", [m for m in MODELS if m is not Model.DECO])
-def test_the_composite_likelihood_is_that_of_all_pairs_that_stand_side_by_side(model: Model) -> None:
-    z, target, downside, g = panel(model)
+def test_the_composite_likelihood_is_that_of_all_pairs_that_stand_side_by_side(
+    model: Model, missing: float
+) -> None:
+    z, target, downside, g = panel(model, missing=missing)
     told, _ = log_likelihood(
         z, A, B, g, model=model, method=Method.COMPOSITE, target=target, downside=downside
     )
@@ -51,13 +61,14 @@ def test_the_composite_likelihood_is_that_of_all_pairs_that_stand_side_by_side(m
     assert told == pytest.approx(by_pairs, abs=1e-10)
 
 
+@GAPS
 @pytest.mark.parametrize("start", Start)
 @pytest.mark.parametrize("method", [Method.FULL, Method.COMPOSITE])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_score_is_the_slope(model: Model, method: Method, start: Start) -> None:
+def test_the_score_is_the_slope(model: Model, method: Method, start: Start, missing: float) -> None:
     if model is Model.DECO and method is Method.COMPOSITE:
         pytest.skip("a DECO of two is the DCC")
-    z, target, downside, g = panel(model)
+    z, target, downside, g = panel(model, missing=missing)
 
     def at(a: float, b: float, c: float) -> tuple[float, Floats]:
         return log_likelihood(

@@ -50,6 +50,19 @@ def test_the_composite_estimate_of_many_symbols_is_near_the_truth() -> None:
     assert found.b == pytest.approx(0.92, abs=2.0 * found.errors[1])
 
 
+@pytest.mark.parametrize("model", [Model.DCC, Model.CDCC])
+def test_residuals_that_are_missing_lead_nobody_astray(model: Model) -> None:
+    """Counted as 0 they would: ln |R| is lowest where correlations are 1."""
+    z, truth = simulated(11, 3000, 6, 0.04, 0.92, 0.0, model.value)
+    gone = np.random.default_rng(1).random(z.shape) < 0.4
+    found = estimate(np.where(gone, np.nan, z), model)
+    assert found.converged
+    assert found.method is Method.COMPOSITE
+    assert found.a == pytest.approx(0.04, abs=3.0 * found.errors[0])
+    assert found.b == pytest.approx(0.92, abs=3.0 * found.errors[1])
+    assert np.abs(found.target - truth).max() < 0.2
+
+
 def test_shrinkage_is_nearer_to_the_truth_than_the_sample() -> None:
     z, truth = simulated(3, 120, 100, 0.0, 0.0)
     sample = z.T @ z / len(z)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from streams.correlations.dcc import Model
 from streams.correlations.fitting import likelihood
-from streams.correlations.fitting.targets import Target, correlation, definite, target
+from streams.correlations.fitting.targets import Target, definite, target
 from streams.correlations.packed import Floats
 
 FULL_UP_TO = 25
@@ -81,26 +81,36 @@ def estimate(
     start: Start = Start.TARGET,
     kind: Target = Target.CORRELATION,
 ) -> Estimate:
-    """Fit a, b (and g) to standardised residuals, shape (T, n) without NaN, n >= 2.
+    """Fit a, b (and g) to standardised residuals, shape (T, n), n >= 2.
 
-    The DECO is always fitted by its full likelihood, which is O(n^2). For the cDCC the target is that of its own
-    residuals z∘sqrt(diag Q), which depend on a and b: both are estimated in turn (Aielli 2013, section 3.2).
+    Where some are missing (NaN), the composite likelihood is what uses all that are there, and AUTO chooses it. The
+    DECO is always fitted by its full likelihood, which is O(n^2). For the cDCC the target is that of its own residuals
+    z∘sqrt(diag Q), which depend on a and b: both are estimated in turn (Aielli 2013, section 3.2).
     """
     if method is Method.AUTO:
-        method = Method.FULL if z.shape[1] <= FULL_UP_TO or model is Model.DECO else Method.COMPOSITE
+        is_small = z.shape[1] <= FULL_UP_TO and not np.isnan(z).any()
+        method = Method.FULL if is_small or model is Model.DECO else Method.COMPOSITE
     matrix, note = target(z, kind)
-    down = np.minimum(z, 0.0)
-    downside = down.T @ down / len(z) if model is Model.ADCC else np.zeros_like(matrix)
+    downside = _downside(z) if model is Model.ADCC else np.zeros_like(matrix)
     panel = _Panel(np.ascontiguousarray(z), model, method, start, matrix, downside)
     found = _maximised(panel, None)
     if model is Model.CDCC:
         for _ in range(_ROUNDS):
-            matrix, note = definite(correlation(_corrected(z, found.a, found.b)))
+            matrix, note = target(_corrected(z, found.a, found.b), Target.CORRELATION)
             panel = panel._replace(target=matrix)
             before, found = found, _maximised(panel, found)
             if max(abs(before.a - found.a), abs(before.b - found.b)) < 1e-7:
                 break
     return found if note is None else replace(found, notes=(note,))
+
+
+def _downside(z: Floats) -> Floats:
+    """The mean of n n', n = min(z, 0), over the bars that both of a pair have."""
+    seen = ~np.isnan(z)
+    down = np.minimum(np.where(seen, z, 0.0), 0.0)
+    common = np.maximum(seen.T.astype(np.float64) @ seen, 1.0)
+    matrix: Floats = down.T @ down / common
+    return matrix if seen.all() else definite(matrix)[0]
 
 
 def log_likelihood(
@@ -233,11 +243,11 @@ def _errors(panel: _Panel, theta: Floats, scores: Floats) -> tuple[float, ...]:
 
 
 def _corrected(z: Floats, a: float, b: float) -> Floats:
-    """z*'z* / T, with z* = z∘sqrt(diag Q): the diagonal of Q depends on nothing but a, b and z."""
+    """z* = z∘sqrt(diag Q), shape (T, n): the diagonal of Q depends on nothing but a, b and z."""
     q = np.ones(z.shape[1])
     corrected = np.empty_like(z)
     for t, row in enumerate(z):
         corrected[t] = row * np.sqrt(q)
-        q = (1.0 - a - b) + a * corrected[t] ** 2 + b * q
-    covariance: Floats = corrected.T @ corrected / len(z)
-    return covariance
+        news = np.where(np.isnan(row), q, corrected[t] ** 2)
+        q = (1.0 - a - b) + a * news + b * q
+    return corrected

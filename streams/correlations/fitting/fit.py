@@ -70,7 +70,7 @@ def fit(
 ) -> DccFit:
     """Fit to log returns, shape (T, n), NaN where a symbol had no bar.
 
-    A residual that is missing counts as 0 in the second stage. What could not be done as asked is in ``notes``.
+    What could not be done as asked is in ``notes``.
     Raises ValueError for fewer than `FEWEST` rows, or where shapes do not agree.
     """
     spec = spec or Spec()
@@ -81,7 +81,7 @@ def fit(
         )
     margins = tuple(mapped(spec.margin, [np.ascontiguousarray(returns[:, i]) for i in range(n)]))
     notes = [f"{s}: {m.note}" for s, m in zip(symbols, margins, strict=True) if m.note]
-    z = np.nan_to_num(np.column_stack([margin.residuals for margin in margins]), nan=0.0)
+    z = np.column_stack([margin.residuals for margin in margins])
     z = np.clip(z, -spec.clip, spec.clip) if math.isfinite(spec.clip) else z
     found: Estimate | None = None
     if n > 1:

@@ -7,18 +7,34 @@ correlation part of the normal log-likelihood (Engle 2002, eq. 27; without the t
     dL/dtheta = -sum over t and i < j of ( (R^-1)_ij - x_i x_j ) dR_ij/dtheta,  with x = R^-1 z
 
 dQ/dtheta follows Q's own recursion. The composite likelihood (Pakel, Shephard, Sheppard & Engle 2021) sums the same
-over contiguous pairs of symbols, each a bivariate model whose Q is that of the pair. All kernels fill ``scores``,
-shape (T, 3), and return L; a Q that is not positive definite makes L -inf.
+over contiguous pairs of symbols, each a bivariate model whose Q is that of the pair. A residual may be missing (NaN): Q
+then moves as it does in the stream, and the bar adds nothing to L; in the composite, nothing to that of the pair.
+(Counted as 0 it would reward correlations of 1, whose ln |R| is lowest.) All kernels fill ``scores``, shape (T, 3), and
+return L; a Q that is not positive definite makes L -inf.
 """
 
 from __future__ import annotations
 
-from math import inf, log, sqrt
+from math import inf, isnan, log, sqrt
 
 import numpy as np
 
 from schemas.compiled import kernel
 from streams.correlations.packed import Floats
+
+
+@kernel
+def _kept(a: float, b: float, stale: int) -> tuple[float, float, float]:
+    """What of Q_ij is kept where so many of the two have no residual (`streams.correlations.dcc.model.Dcc`).
+
+    With its derivatives in a and b.
+    """
+    if stale == 0:
+        return b, 0.0, 1.0
+    if stale == 2:
+        return a + b, 1.0, 1.0
+    keep = sqrt(b * (a + b))
+    return keep, 0.5 * b / keep, 0.5 * (a + 2.0 * b) / keep
 
 
 @kernel
@@ -36,28 +52,32 @@ def _move(
     """Q, shape (n, n), and its derivatives, shape (3, n, n), of the next bar, in place; lower triangles are not."""
     n = len(z)
     rest = 1.0 - a - b
-    root = np.ones(n)
+    root, shocks = np.ones(n), np.zeros(n)
     change = np.zeros((3, n))
-    if corrected:
-        for i in range(n):
+    for i in range(n):
+        if not isnan(z[i]):
+            shocks[i] = z[i]
+        if corrected:
             root[i] = sqrt(q[i, i])
             for k in range(2):
                 change[k, i] = 0.5 * dq[k, i, i] / root[i]
     for i in range(n):
         for j in range(i, n):
-            zz = z[i] * z[j]
+            zz = shocks[i] * shocks[j]
             shock = zz * root[i] * root[j]
-            nn = zz if z[i] < 0.0 and z[j] < 0.0 else 0.0
-            was = q[i, j]
-            q[i, j] = rest * target[i, j] - g * downside[i, j] + a * shock + g * nn + b * was
-            da = dq[0, i, j] * b + shock - target[i, j]
-            db = dq[1, i, j] * b + was - target[i, j]
+            nn = zz if shocks[i] < 0.0 and shocks[j] < 0.0 else 0.0
+            stale = isnan(z[i]) + isnan(z[j])
+            keep, keep_a, keep_b = _kept(a, b, stale)
+            was, m = q[i, j], 0.0 if stale == 2 else downside[i, j]
+            q[i, j] = rest * target[i, j] - g * m + a * shock + g * nn + keep * was
+            da = dq[0, i, j] * keep + keep_a * was + shock - target[i, j]
+            db = dq[1, i, j] * keep + keep_b * was - target[i, j]
             if corrected:
                 da += a * zz * (change[0, i] * root[j] + root[i] * change[0, j])
                 db += a * zz * (change[1, i] * root[j] + root[i] * change[1, j])
             dq[0, i, j] = da
             dq[1, i, j] = db
-            dq[2, i, j] = dq[2, i, j] * b + nn - downside[i, j]
+            dq[2, i, j] = dq[2, i, j] * keep + nn - m
 
 
 @kernel
@@ -141,7 +161,10 @@ def full(
                 return -inf
             scale[i] = 1.0 / sqrt(q[i, i])
             own += row[i] * row[i]
-        if equal:
+        if isnan(own):
+            for k in range(3):
+                scores[t, k] = 0.0
+        elif equal:
             rho, drho = 0.0, np.zeros(3)
             for i in range(n):
                 for j in range(i + 1, n):
@@ -238,14 +261,20 @@ def composite(
             rest_r = 1.0 - r * r
             if rest_r <= 0.0:
                 return -inf
-            own = left * left + right * right
-            cross = left * right
-            quadratic = (own - 2.0 * r * cross) / rest_r
-            total -= 0.5 * (log(rest_r) + quadratic - own)
-            slope = (r - r * quadratic + cross) / rest_r
-            for k in range(used):
-                dr = dq[k, 1] * both - 0.5 * r * (dq[k, 0] / q[0] + dq[k, 2] / q[2])
-                scores[t, k] += slope * dr
+            no_left, no_right = isnan(left), isnan(right)
+            if no_left or no_right:
+                left, right = 0.0 if no_left else left, 0.0 if no_right else right
+                cross = 0.0
+            else:
+                own = left * left + right * right
+                cross = left * right
+                quadratic = (own - 2.0 * r * cross) / rest_r
+                total -= 0.5 * (log(rest_r) + quadratic - own)
+                slope = (r - r * quadratic + cross) / rest_r
+                for k in range(used):
+                    dr = dq[k, 1] * both - 0.5 * r * (dq[k, 0] / q[0] + dq[k, 2] / q[2])
+                    scores[t, k] += slope * dr
+            stale = (2 * no_left, no_left + no_right, 2 * no_right)
             zz[0], zz[1], zz[2] = left * left, cross, right * right
             nn[0] = zz[0] if left < 0.0 else 0.0
             nn[1] = cross if left < 0.0 and right < 0.0 else 0.0
@@ -254,8 +283,10 @@ def composite(
                 roots[0], roots[1], roots[2] = q[0], sqrt(q[0] * q[2]), q[2]
             for c in (1, 0, 2):  # the middle one needs the others as they were
                 shock = zz[c] * roots[c]
-                da = dq[0, c] * b + shock - s[c]
-                db = dq[1, c] * b + q[c] - s[c]
+                keep, keep_a, keep_b = _kept(a, b, stale[c])
+                mean = 0.0 if stale[c] == 2 else m[c]
+                da = dq[0, c] * keep + keep_a * q[c] + shock - s[c]
+                db = dq[1, c] * keep + keep_b * q[c] - s[c]
                 if corrected:
                     if c == 1:
                         half = 0.5 * a * cross / roots[1]
@@ -265,6 +296,6 @@ def composite(
                         da += a * zz[c] * dq[0, c]
                         db += a * zz[c] * dq[1, c]
                 dq[0, c], dq[1, c] = da, db
-                dq[2, c] = dq[2, c] * b + nn[c] - m[c]
-                q[c] = rest * s[c] - g * m[c] + a * shock + g * nn[c] + b * q[c]
+                dq[2, c] = dq[2, c] * keep + nn[c] - mean
+                q[c] = rest * s[c] - g * mean + a * shock + g * nn[c] + keep * q[c]
     return total

@@ -6,6 +6,7 @@ import math
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.correlations.packed import Floats
 
@@ -26,7 +27,13 @@ class Target(StrEnum):
 
 
 def target(z: Floats, kind: Target) -> tuple[Floats, str | None]:
-    """The target, shape (n, n), of residuals of shape (T, n) without NaN, and what was done to it; see `definite`."""
+    """The target, shape (n, n), of residuals of shape (T, n), and what was done to it; see `definite`.
+
+    Where some are missing (NaN) it is the correlation of each pair over the bars that both have, whatever the ``kind``.
+    """
+    seen = ~np.isnan(z)
+    if not seen.all():
+        return definite(_of_pairs(z, seen))
     match kind:
         case Target.COVARIANCE:
             matrix = np.atleast_2d(np.cov(z, rowvar=False))
@@ -35,6 +42,15 @@ def target(z: Floats, kind: Target) -> tuple[Floats, str | None]:
         case Target.SHRINKAGE:
             matrix = correlation(shrunk(z))
     return definite(matrix)
+
+
+def _of_pairs(z: Floats, seen: NDArray[np.bool_]) -> Floats:
+    filled = np.where(seen, z, 0.0)
+    squares = (filled**2).T @ seen
+    scale = np.sqrt(squares * squares.T)
+    matrix: Floats = np.divide(filled.T @ filled, scale, out=np.zeros_like(scale), where=scale > 0.0)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
 
 
 def definite(matrix: Floats) -> tuple[Floats, str | None]:
