@@ -19,8 +19,10 @@ FEWEST = 30
 """Snapshots below which nothing is fitted."""
 SHRINK_BEYOND = 0.2
 """Symbols per snapshot; where there are more, the target is shrunk."""
-_STATIC = 0.02, 0.95
-"""a and b of a panel whose second stage has no optimum."""
+FEWEST_COMMON = 100
+"""Bars that two neighbours have in common, on average, below which a and b are not fitted."""
+STATIC = 0.02, 0.95
+"""a and b where they are not fitted, or have no optimum."""
 
 Map = Callable[[Callable[[Floats], Margin], Iterable[Floats]], Iterable[Margin]]
 """As the built-in ``map``: a process pool's does as well."""
@@ -87,6 +89,11 @@ def fit(
     if n > 1:
         kind = spec.target or (Target.SHRINKAGE if n > SHRINK_BEYOND * observations else Target.CORRELATION)
         found = estimate(z, spec.model, method=spec.method, start=spec.start, kind=kind)
+        seen = ~np.isnan(z)
+        common = float(np.mean(np.sum(seen[:, :-1] & seen[:, 1:], axis=0)))
+        if common < min(FEWEST_COMMON, observations):
+            found = replace(found, a=STATIC[0], b=STATIC[1], g=0.0, errors=(math.nan,) * len(found.errors))
+            notes.append(f"{common:.0f} bars in common: a = {STATIC[0]}, b = {STATIC[1]}, not fitted")
         notes += found.notes
         if not found.converged:
             notes.append("the second stage did not converge")
@@ -107,7 +114,7 @@ def _parameters(
     triangle = np.ones(packed.size(n)) if found is None else packed.pack(found.target)
     a, b, g = (0.0, 0.0, 0.0) if found is None else (found.a, found.b, found.g)
     if found is not None and not found.converged:
-        a, b, g = *_STATIC, 0.0
+        a, b, g = *STATIC, 0.0
     by_name = {
         name: np.array([getattr(margin, name) for margin in margins])
         for name in ("mean", "omega", "alpha", "gamma", "beta", "nu")
