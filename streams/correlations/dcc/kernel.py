@@ -132,9 +132,11 @@ def covariance(variance: Floats, q: Floats, equal: bool, out: Floats) -> None:
     k = 0
     for i in range(n):
         out[i, i] = variance[i]
-        k += 1
-        for j in range(i + 1, n):
-            r = common if equal else q[k] * scale[i] * scale[j]
-            r = min(max(r, -1.0), 1.0)
-            out[i, j] = out[j, i] = r * deviation[i] * deviation[j]
-            k += 1
+        row, own, of_row = out[i, i + 1 :], q[k + 1 : k + n - i], deviation[i]
+        beside, theirs = scale[i + 1 :], deviation[i + 1 :]
+        for j in range(len(row)):  # along rows of their own: several numbers at a time
+            r = common if equal else own[j] * scale[i] * beside[j]
+            row[j] = min(max(r, -1.0), 1.0) * of_row * theirs[j]
+        for j in range(i):
+            out[i, j] = out[j, i]
+        k += n - i
