@@ -13,7 +13,7 @@ snapshot after it. The fitter writes the fits of one due one after another, that
 
 from __future__ import annotations
 
-from schemas.records import Fit, FitSpec
+from schemas.records import NEVER, Fit, FitSpec
 from schemas.states import UniverseState
 
 HMM, LAST = "hmm", "correlations"
@@ -30,6 +30,8 @@ def closed(state: UniverseState, spec: FitSpec | None, start: int, end: int) -> 
     """A snapshot closes: the dues that come to be known, of the snapshots before it and of it too."""
     if spec is None:
         return None, None
+    if state.last_due == NEVER:  # of what was due before the first snapshot there is nothing to fit to
+        state.last_due = start // spec.every_us * spec.every_us
     before = due_before(state, spec, start)
     if before is not None:
         _expect(state, before)
