@@ -7,6 +7,7 @@ wrong for runs (each with its place in faust-streaming 0.15.3 and aiokafka 0.14)
 * draining: no task pair per message (`Consumer._drain_messages`; transport/consumer.py)
 * acknowledging: Faust's ledger of acked offsets is kept empty; the position lives in `Ownership`
 * seeking: to the position that was committed with the state, not to the group's offset (`Consumer.perform_seek`)
+* assigning: the partitions that the topic was declared with, not those that the client has heard of (`assignor_of`)
 * committing: one transaction per partition (`Consumer.force_commit`), behind bursts of outputs (`pace`); the group's
   offsets follow for lag monitors
 """
@@ -20,6 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -43,6 +46,23 @@ STOP_LIMIT_S = 10.0
 """How long a worker that was told to stop waits for acknowledgements before it leaves without a last commit."""
 
 
+def assignor_of(topic: str, partitions: int) -> type[RoundRobinPartitionAssignor]:
+    """aiokafka's round robin over the partitions that ``topic`` was declared with.
+
+    It would ask what the client knows of the topic, and where that is nothing, as right after a restart of the broker,
+    give nobody anything: a group that is content, and works on nothing.
+    """
+
+    class Declared(RoundRobinPartitionAssignor):  # type: ignore[misc]
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> Any:
+            known = ClusterMetadata()
+            known.partitions_for_topic = {topic: set(range(partitions))}.get
+            return super().assign(known, members)
+
+    return Declared
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """aiokafka's consumer with a short fetch wait and runs for records."""
 
@@ -51,6 +71,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         config, source = worker.config, worker.agent.source
         batches.install(config.run_records(source), by_kernel=TOPICS[source].role == "source")
         consumer = super()._create_worker_consumer(transport)
+        assignor = assignor_of(worker.source, TOPICS[source].partitions)
+        consumer._partition_assignment_strategy = [assignor]
         # The driver hard-codes a wait of 1500 ms.
         consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = config.fetch_wait(source)
         consumer._max_partition_fetch_bytes = config.fetch_partition_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from aiokafka.cluster import ClusterMetadata
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.columns import Packed
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.runs import Run
-from streams.runtime.transport import by_event_time, together
+from streams.runtime.transport import assignor_of, by_event_time, together
 
 
 def run_of(begin: int, *times_ms: int) -> Run:
@@ -69,3 +70,14 @@ def test_short_runs_go_together_and_none_is_lost_or_overtaken(sizes: list[tuple[
         assert len(message) == 1 or sum(len(run) for _, run in message) <= most
     for (_, message), (_, following) in itertools.pairwise(messages):
         assert sum(len(run) for _, run in message) + len(following[0][1]) > most
+
+
+def test_all_partitions_are_assigned_whatever_the_client_has_heard_of_the_topic() -> None:
+    """A broker that has just come back may know it no longer, or not yet; nobody would get anything, and stay so."""
+    assignor = assignor_of("ns.market.ticks", 4)
+    member = assignor.metadata(["ns.market.ticks"])
+    found = assignor.assign(ClusterMetadata(), {"one": member, "two": member})
+    told = {name: each.partitions() for name, each in found.items()}
+    assert sorted(tp.partition for partitions in told.values() for tp in partitions) == [0, 1, 2, 3]
+    assert {len(partitions) for partitions in told.values()} == {2}
+    assert assignor.name == "roundrobin", "a group has builds with and without this while they are replaced"
