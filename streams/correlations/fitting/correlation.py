@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -157,7 +157,7 @@ def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
         scale[2] = float(np.linalg.eigvalsh(inner)[-1])
     origin = np.array(_START[count] if near is None else (near.a, near.b, near.g)[:count])
     origin = np.maximum(origin, 1e-6) * scale
-    x, curvature = np.log(origin / max(1.0 - origin.sum(), 1e-6)), None
+    x = np.log(origin / max(1.0 - origin.sum(), 1e-6))
     if (
         panel.method is Method.FULL
         and panel.model is not Model.DECO
@@ -165,17 +165,9 @@ def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
         and near is None
     ):
         # The composite optimum is near, and costs next to nothing.
-        near_by = minimize(
-            _Minus(panel._replace(method=Method.COMPOSITE), scale),
-            x,
-            jac=True,
-            method="BFGS",
-            options={"gtol": 1e-4},
-        )
-        x, curvature = near_by.x, (near_by.hess_inv + near_by.hess_inv.T) / 2.0
+        x = _descended(_Minus(panel._replace(method=Method.COMPOSITE), scale), x, 1e-5).x
     minus = _Minus(panel, scale)
-    options = {"gtol": 1e-8, "maxiter": 100, "hess_inv0": curvature}
-    found = minimize(minus, x, jac=True, method="BFGS", options=options)
+    found = _descended(minus, x, 1e-8)
     theta = minus.theta(found.x)
     told, scores = _likelihood(panel, *_three(theta))
     # At 1e-8 the line search may find no better point: then the score says whether this one is the optimum.
@@ -195,6 +187,12 @@ def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
     )
 
 
+def _descended(minus: _Minus, x: Floats, tolerance: float) -> Any:
+    """BFGS from ``x``, its first step scaled by the outer product of the scores (Berndt, Hall, Hall & Hausman 1974)."""
+    options = {"gtol": tolerance, "maxiter": 100, "hess_inv0": minus.curvature(x)}
+    return minimize(minus, x, jac=True, method="BFGS", options=options)
+
+
 class _Minus:
     """-L / T and its gradient in x; see `_maximised`."""
 
@@ -209,6 +207,16 @@ class _Minus:
         weights = np.exp(np.minimum(x, 40.0))
         shares: Floats = weights / (1.0 + weights.sum())
         return shares
+
+    def curvature(self, x: Floats) -> Floats:
+        """The inverse of the scores' mean outer product, of -L / T in x."""
+        _, scores = _likelihood(self._panel, *_three(self.theta(x)))
+        shares = self._shares(x)
+        slopes = scores[:, : len(x)] / self._scale
+        slopes = shares * (slopes - (slopes @ shares)[:, None])
+        ridge = 1e-6 * np.eye(len(x))
+        inverse: Floats = np.linalg.inv(slopes.T @ slopes / len(scores) + ridge)
+        return (inverse + inverse.T) / 2.0
 
     def __call__(self, x: Floats) -> tuple[float, Floats]:
         told, scores = _likelihood(self._panel, *_three(self.theta(x)))

@@ -239,63 +239,74 @@ def composite(
     """L summed over the n - 1 pairs of symbols that stand beside each other."""
     observations, n = z.shape
     rest = 1.0 - a - b
-    used = 3 if g != 0.0 or np.any(downside) else 2
+    has_g = g != 0.0 or np.any(downside)
     total = 0.0
     scores[:, :] = 0.0
-    q, dq = np.empty(3), np.empty((3, 3))
-    s, m, zz, nn, roots = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.ones(3)
+    mixed, mixed_a, mixed_b = _kept(a, b, 1)
     for i in range(n - 1):
-        rows, columns = (i, i, i + 1), (i, i + 1, i + 1)
-        for c in range(3):
-            q[c] = first[rows[c], columns[c]]
-            s[c] = target[rows[c], columns[c]]
-            m[c] = downside[rows[c], columns[c]]
-            for k in range(3):
-                dq[k, c] = dfirst[k, rows[c], columns[c]]
+        # Of the two variances (0, 2) and the covariance (1) between them: all in registers.
+        j = i + 1
+        s0, s1, s2 = target[i, i], target[i, j], target[j, j]
+        m0, m1, m2 = downside[i, i], downside[i, j], downside[j, j]
+        q0, q1, q2 = first[i, i], first[i, j], first[j, j]
+        a0, a1, a2 = dfirst[0, i, i], dfirst[0, i, j], dfirst[0, j, j]
+        b0, b1, b2 = dfirst[1, i, i], dfirst[1, i, j], dfirst[1, j, j]
+        g0, g1, g2 = dfirst[2, i, i], dfirst[2, i, j], dfirst[2, j, j]
         for t in range(observations):
-            left, right = z[t, i], z[t, i + 1]
-            if q[0] <= 0.0 or q[2] <= 0.0:
+            left, right = z[t, i], z[t, j]
+            if q0 <= 0.0 or q2 <= 0.0:
                 return -inf
-            both = 1.0 / sqrt(q[0] * q[2])
-            r = q[1] * both
+            both = 1.0 / sqrt(q0 * q2)
+            r = q1 * both
             rest_r = 1.0 - r * r
             if rest_r <= 0.0:
                 return -inf
             no_left, no_right = isnan(left), isnan(right)
-            if no_left or no_right:
-                left, right = 0.0 if no_left else left, 0.0 if no_right else right
-                cross = 0.0
-            else:
-                own = left * left + right * right
-                cross = left * right
-                quadratic = (own - 2.0 * r * cross) / rest_r
-                total -= 0.5 * (log(rest_r) + quadratic - own)
-                slope = (r - r * quadratic + cross) / rest_r
-                for k in range(used):
-                    dr = dq[k, 1] * both - 0.5 * r * (dq[k, 0] / q[0] + dq[k, 2] / q[2])
-                    scores[t, k] += slope * dr
-            stale = (2 * no_left, no_left + no_right, 2 * no_right)
-            zz[0], zz[1], zz[2] = left * left, cross, right * right
-            nn[0] = zz[0] if left < 0.0 else 0.0
-            nn[1] = cross if left < 0.0 and right < 0.0 else 0.0
-            nn[2] = zz[2] if right < 0.0 else 0.0
+            left, right = 0.0 if no_left else left, 0.0 if no_right else right
+            x0, x1, x2 = left * left, left * right, right * right
+            if not (no_left or no_right):
+                over = 1.0 / rest_r
+                quadratic = (x0 + x2 - 2.0 * r * x1) * over
+                total -= 0.5 * (log(rest_r) + quadratic - x0 - x2)
+                slope = (r - r * quadratic + x1) * over
+                half = 0.5 * r
+                by0, by2 = half / q0, half / q2
+                scores[t, 0] += slope * (a1 * both - by0 * a0 - by2 * a2)
+                scores[t, 1] += slope * (b1 * both - by0 * b0 - by2 * b2)
+                if has_g:
+                    scores[t, 2] += slope * (g1 * both - by0 * g0 - by2 * g2)
+            n0, n1, n2 = 0.0, 0.0, 0.0
+            if has_g:
+                n0 = x0 if left < 0.0 else 0.0
+                n1 = x1 if left < 0.0 and right < 0.0 else 0.0
+                n2 = x2 if right < 0.0 else 0.0
+            c0 = c1 = c2 = 1.0
+            d1a = d1b = 0.0
             if corrected:
-                roots[0], roots[1], roots[2] = q[0], sqrt(q[0] * q[2]), q[2]
-            for c in (1, 0, 2):  # the middle one needs the others as they were
-                shock = zz[c] * roots[c]
-                keep, keep_a, keep_b = _kept(a, b, stale[c])
-                mean = 0.0 if stale[c] == 2 else m[c]
-                da = dq[0, c] * keep + keep_a * q[c] + shock - s[c]
-                db = dq[1, c] * keep + keep_b * q[c] - s[c]
-                if corrected:
-                    if c == 1:
-                        half = 0.5 * a * cross / roots[1]
-                        da += half * (dq[0, 0] * q[2] + q[0] * dq[0, 2])
-                        db += half * (dq[1, 0] * q[2] + q[0] * dq[1, 2])
-                    else:
-                        da += a * zz[c] * dq[0, c]
-                        db += a * zz[c] * dq[1, c]
-                dq[0, c], dq[1, c] = da, db
-                dq[2, c] = dq[2, c] * keep + nn[c] - mean
-                q[c] = rest * s[c] - g * mean + a * shock + g * nn[c] + keep * q[c]
+                c0, c1, c2 = q0, sqrt(q0 * q2), q2
+                half = 0.5 * a * x1 / c1
+                d1a, d1b = half * (a0 * q2 + q0 * a2), half * (b0 * q2 + q0 * b2)
+            k0, k0a = (a + b, 1.0) if no_left else (b, 0.0)
+            k2, k2a = (a + b, 1.0) if no_right else (b, 0.0)
+            k1, k1a, k1b = b, 0.0, 1.0
+            if no_left and no_right:
+                k1, k1a = a + b, 1.0
+            elif no_left or no_right:
+                k1, k1a, k1b = mixed, mixed_a, mixed_b
+            shock0, shock1, shock2 = x0 * c0, x1 * c1, x2 * c2
+            a1 = a1 * k1 + k1a * q1 + shock1 - s1 + d1a
+            b1 = b1 * k1 + k1b * q1 - s1 + d1b
+            a0 = a0 * k0 + k0a * q0 + shock0 - s0 + (a * x0 * a0 if corrected else 0.0)
+            b0 = b0 * k0 + q0 - s0 + (a * x0 * b0 if corrected else 0.0)
+            a2 = a2 * k2 + k2a * q2 + shock2 - s2 + (a * x2 * a2 if corrected else 0.0)
+            b2 = b2 * k2 + q2 - s2 + (a * x2 * b2 if corrected else 0.0)
+            y0, y1, y2 = 0.0, 0.0, 0.0
+            if has_g:
+                y0 = 0.0 if no_left else m0
+                y1 = 0.0 if no_left and no_right else m1
+                y2 = 0.0 if no_right else m2
+                g0, g1, g2 = g0 * k0 + n0 - y0, g1 * k1 + n1 - y1, g2 * k2 + n2 - y2
+            q0 = rest * s0 - g * y0 + a * shock0 + g * n0 + k0 * q0
+            q1 = rest * s1 - g * y1 + a * shock1 + g * n1 + k1 * q1
+            q2 = rest * s2 - g * y2 + a * shock2 + g * n2 + k2 * q2
     return total
