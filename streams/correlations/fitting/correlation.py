@@ -212,8 +212,8 @@ class _Minus:
         """The inverse of the scores' mean outer product, of -L / T in x."""
         _, scores = _likelihood(self._panel, *_three(self.theta(x)))
         shares = self._shares(x)
-        slopes = scores[:, : len(x)] / self._scale
-        slopes = shares * (slopes - (slopes @ shares)[:, None])
+        by_share = scores[:, : len(x)] / self._scale
+        slopes = shares * (by_share - (by_share @ shares)[:, None])
         ridge = 1e-6 * np.eye(len(x))
         inverse: Floats = np.linalg.inv(slopes.T @ slopes / len(scores) + ridge)
         return (inverse + inverse.T) / 2.0
