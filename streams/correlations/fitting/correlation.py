@@ -215,7 +215,7 @@ class _Minus:
         by_share = scores[:, : len(x)] / self._scale
         slopes = shares * (by_share - (by_share @ shares)[:, None])
         ridge = 1e-6 * np.eye(len(x))
-        inverse: Floats = np.linalg.inv(slopes.T @ slopes / len(scores) + ridge)
+        inverse = np.asarray(np.linalg.inv(slopes.T @ slopes / len(scores) + ridge), dtype=np.float64)
         return (inverse + inverse.T) / 2.0
 
     def __call__(self, x: Floats) -> tuple[float, Floats]:
