@@ -60,6 +60,14 @@ def _column(
     return Column(name, kind, nullable=False, info={"field": field or name})
 
 
+def _since(
+    name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], default: str, field: str | None = None
+) -> Column[Any]:
+    """A column that came later: with a default in the database, since older builds still write without it."""
+    info = {"field": field or name}
+    return Column(name, kind, nullable=False, server_default=text(default), info=info)
+
+
 def _optional(
     name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], field: str | None = None
 ) -> Column[Any]:
@@ -136,13 +144,13 @@ hmm_regimes = _table(
     _column("fit", BigInteger),
     _column("settings", BigInteger),
     _optional("previous", Text),
-    _column("bars_since_change", BigInteger),
-    _column("expected_duration", Double),
-    _column("states", ARRAY(Text)),
-    _column("transition", ARRAY(Double)),
-    _column("features", JSONB),
-    _column("log_likelihood", Double),
-    _column("fit_converged", Boolean),
+    _since("bars_since_change", BigInteger, "0"),
+    _since("expected_duration", Double, "0"),
+    _since("states", ARRAY(Text), "'{}'"),
+    _since("transition", ARRAY(Double), "'{}'"),
+    _since("features", JSONB, "'{}'"),
+    _since("log_likelihood", Double, "0"),
+    _since("fit_converged", Boolean, "true"),
     unique=("universe", "start", "symbol"),
 )
 
@@ -183,20 +191,20 @@ correlations = _table(
     _column("correlations", ARRAY(Double)),
     _column("average_correlation", Double),
     _column("settings", BigInteger),
-    _column("eigenvalues", ARRAY(Double)),
-    _column("explained", ARRAY(Double)),
-    _column("diversification_ratio", Double),
-    _column("effective_bets", Double),
+    _since("eigenvalues", ARRAY(Double), "'{}'"),
+    _since("explained", ARRAY(Double), "'{}'"),
+    _since("diversification_ratio", Double, "1"),
+    _since("effective_bets", Double, "1"),
     _optional("fit_age_us", BigInteger),
     _optional("fit_converged", Boolean),
-    _column("fit_status", Text),
+    _since("fit_status", Text, "''"),
     _optional("log_likelihood", Double),
     _optional("hmm_fit", BigInteger),
-    _column("unfitted", ARRAY(Text)),
-    _column("clipped", Integer),
-    _column("tail_dependence", ARRAY(Double)),
-    _column("stress_correlations", ARRAY(Double)),
-    _column("stress_window", ARRAY(BigInteger)),
+    _since("unfitted", ARRAY(Text), "'{}'"),
+    _since("clipped", Integer, "0"),
+    _since("tail_dependence", ARRAY(Double), "'{}'"),
+    _since("stress_correlations", ARRAY(Double), "'{}'"),
+    _since("stress_window", ARRAY(BigInteger), "'{}'"),
     unique=("universe", "start"),
 )
 
