@@ -69,6 +69,8 @@ class Fitter:
     writes: tuple[str, ...] = (BARS,)
     partition_type = FitterPartition
     key_type = FitterState
+    patience_s = 600.0
+    """How long a step may rightly take: fits are made in it."""
 
     def __init__(self, mapped: Mapped = map, told: Callable[[str], None] = lambda _: None) -> None:
         self._mapped, self._told = mapped, told

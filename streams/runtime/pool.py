@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import logging
 import multiprocessing
 import os
@@ -16,8 +15,8 @@ from typing import TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
-FEWEST = 16
-"""Items that are worth a process: one takes a second or two to start."""
+FEWEST = 64
+"""Items that are worth processes of their own: those take some seconds to start, a margin some hundredths."""
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("headrace.fitter")
@@ -25,10 +24,8 @@ log = logging.getLogger("headrace.fitter")
 
 def mapped(function: Callable[[A], B], items: Iterable[A]) -> Iterable[B]:
     """As ``map`` does, in as many processes as the machine has cores; they stay for the next time."""
-    head = list(itertools.islice(items, FEWEST))
-    if len(head) < FEWEST:
-        return map(function, head)
-    return _pool().map(function, itertools.chain(head, items), chunksize=4)
+    whole = list(items)
+    return map(function, whole) if len(whole) < FEWEST else _pool().map(function, whole, chunksize=8)
 
 
 def told(line: str) -> None:

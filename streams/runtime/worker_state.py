@@ -55,6 +55,7 @@ class WorkerState:
         self.applied = 0
         """Runs since the start."""
         self.is_ready = False
+        self._step_began_s: float | None = None
         self._rebalance_began_s: float | None = None
         self._codec = codec
         self._announced: list[int] | None = None
@@ -69,9 +70,11 @@ class WorkerState:
         owner = self.owned.get(partition)
         if owner is None:
             return
+        self._step_began_s = time.monotonic()
         try:
             owner.apply(run)
             self.applied += 1
+            self._step_began_s = None
         except Exception as error:
             self.fatal(f"{self.agent.name} failed on {owner.where} from offset {owner.next_offset}", error)
 
@@ -115,6 +118,9 @@ class WorkerState:
         began_s = self._rebalance_began_s
         longest_s = self.config.rebalance_timeout_ms / 1e3 + TAKE_OVER_LIMIT_S
         if began_s is not None and time.monotonic() - began_s < longest_s:
+            return {}
+        began_s = self._step_began_s
+        if began_s is not None and time.monotonic() - began_s < getattr(self.agent, "patience_s", 0.0):
             return {}
         until = self.config.until
         return {
