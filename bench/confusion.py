@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.rig import END, put
 from connectors.simulator import Simulation, SimulatorSettings
 from connectors.simulator.regimes import BEHAVIOURS
 from headrace.pipeline import PipelineSettings
@@ -22,7 +23,7 @@ from streams.symbols import Symbols
 
 SEEDS = (7, 8)
 DOCS = Path(__file__).parent.parent / "docs" / "regimes.md"
-BEGIN, END = "<!-- headrace bench confusion -->", "<!-- end -->"
+BEGIN = "<!-- headrace bench confusion -->"
 LABELS = tuple(behaviour.label for behaviour in BEHAVIOURS)
 
 Confusion = Counter[tuple[Label, Label]]
@@ -105,7 +106,4 @@ def table_in(text: str) -> str:
 
 def write(found: Confusion) -> None:
     """Put the table in its place in docs/regimes.md."""
-    text = DOCS.read_text("utf-8")
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    DOCS.write_text(f"{head}{BEGIN}\n\n{markdown(found)}\n\n{END}{tail}", encoding="utf-8")
+    put(DOCS, BEGIN, markdown(found))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.rig import BenchError, load, machine, save
+from bench.rig import BenchError, load, machine, put, save
 from schemas.records import CorrelationModel
 from streams.correlations import packed
 from streams.correlations.dcc import DccParameters, Margins, advance
@@ -156,12 +156,11 @@ def _theirs(python: str, name: str, method: Method, panel: Path, n: int) -> dict
     return {"n": n, "who": name, "method": method.value, **json.loads(ran.stdout.splitlines()[-1])}
 
 
-def _step_us(n: int) -> float:
-    """The median of a few stretches of steps."""
-    zeros = np.zeros(n)
-    target = packed.pack(0.5 * np.eye(n) + 0.5)
+def parameters(symbols: tuple[str, ...], target: Floats) -> DccParameters:
+    """A DCC of symbols that are all alike but for their correlations, ``target`` of shape (n, n)."""
+    zeros, triangle = np.zeros(len(symbols)), packed.pack(target)
     margins = Margins(
-        volatility=np.zeros(n, np.int64),
+        volatility=np.zeros(len(symbols), np.int64),
         mean=zeros,
         omega=zeros + 1e-8,
         alpha=zeros + 0.05,
@@ -170,11 +169,15 @@ def _step_us(n: int) -> float:
         nu=zeros,
         variance=zeros + 1e-6,
     )
-    symbols = tuple(map(str, range(n)))
-    told = DccParameters(
-        symbols, CorrelationModel.DCC, margins, 0.03, 0.95, 0.0, target, np.zeros_like(target), target
+    return DccParameters(
+        symbols, CorrelationModel.DCC, margins, 0.03, 0.95, 0.0, triangle, np.zeros_like(triangle), triangle
     )
-    variance, q = margins.variance.copy(), target.copy()
+
+
+def _step_us(n: int) -> float:
+    """The median of a few stretches of steps."""
+    told = parameters(tuple(map(str, range(n))), 0.5 * np.eye(n) + 0.5)
+    variance, q = told.margins.variance.copy(), told.q.copy()
     returns = np.random.default_rng(1).standard_normal(n) * 1e-3
     advance(told, variance, q, returns)
     times = []
@@ -231,7 +234,4 @@ def step_table(stepped: list[dict[str, Any]]) -> str:
 
 
 def _put(name: str, table: str) -> None:
-    begin, end = f"<!-- headrace bench dcc: {name} -->", "<!-- end -->"
-    head, _, rest = DOCS.read_text("utf-8").partition(begin)
-    tail = rest.partition(end)[2]
-    DOCS.write_text(f"{head}{begin}\n\n{table}\n\n{end}{tail}", encoding="utf-8")
+    put(DOCS, f"<!-- headrace bench dcc: {name} -->", table)

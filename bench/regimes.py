@@ -13,6 +13,7 @@ import numpy as np
 from hmmlearn.hmm import GaussianHMM
 from numpy.typing import NDArray
 
+from bench.rig import put
 from schemas.records import Label
 from schemas.states import HmmState
 from streams.hmm import Hmm, HmmParameters, step
@@ -156,7 +157,4 @@ def table(advance: Callable[[str], None]) -> str:
 
 def write(told: str) -> None:
     """Put the table in its place in docs/regimes.md."""
-    begin, end = "<!-- headrace bench regimes -->", "<!-- end -->"
-    head, _, rest = DOCS.read_text("utf-8").partition(begin)
-    tail = rest.partition(end)[2]
-    DOCS.write_text(f"{head}{begin}\n\n{told}\n\n{end}{tail}", encoding="utf-8")
+    put(DOCS, "<!-- headrace bench regimes -->", told)

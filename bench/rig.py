@@ -30,6 +30,9 @@ REPO = Path(__file__).parent.parent
 RESULTS = REPO / "bench" / "results"
 """Figures as JSON, plots, and the logs of what failed; not kept in the repository."""
 
+END = "<!-- end -->"
+"""Behind every table that a measurement puts into a document."""
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SAMPLE_EVERY_S = 0.05
 _TOPICS_TIMEOUT_S = 30.0
@@ -189,6 +192,13 @@ def machine() -> dict[str, Any]:
 def load() -> float:
     """The load average of the last minute: how busy the machine is with this and all else."""
     return round(os.getloadavg()[0], 2)
+
+
+def put(document: Path, begin: str, table: str) -> None:
+    """Put a table into a document, between the mark ``begin`` and the next `END`."""
+    head, _, rest = document.read_text("utf-8").partition(begin)
+    tail = rest.partition(END)[2]
+    document.write_text(f"{head}{begin}\n\n{table}\n\n{END}{tail}", encoding="utf-8")
 
 
 def save(name: str, figures: Mapping[str, Any]) -> Path:

@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench.rig import REPO, RESULTS, BenchError, Rig, load, machine, save
+from bench.rig import REPO, RESULTS, BenchError, Rig, load, machine, put, save
 from connectors.simulator import SimulatorSettings
 from headrace.fleet import headrace_argv, worker_argv
 from headrace.pipeline import MarketPart, PipelineSettings, SourcePart
@@ -40,7 +40,7 @@ SYMBOLS = (1, 100, 5_000)
 HISTORY_S = 20.0
 """Ticks flow so long before the kill: a changelog that has been written to, and little to compact yet."""
 DOCS = REPO / "docs" / "recovery.md"
-BEGIN, END = "<!-- take-over: headrace bench takeover -->", "<!-- end -->"
+BEGIN = "<!-- take-over: headrace bench takeover -->"
 AGENT = "symbols"
 _MOST_MINUTES = 30
 _LEAST_TICKS_PER_MINUTE, _LEAST_TICKS_A_SECOND = 60, 100
@@ -337,9 +337,7 @@ def markdown(figures: dict[str, Any]) -> str:
 
 def write(figures: dict[str, Any]) -> None:
     """Put the table in its place in docs/recovery.md."""
-    head, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    DOCS.write_text(f"{head}{BEGIN}\n\n{markdown(figures)}\n\n{END}{tail}", encoding="utf-8")
+    put(DOCS, BEGIN, markdown(figures))
 
 
 def _plot(figures: dict[str, Any], path: Path) -> None:

@@ -257,7 +257,7 @@ class Sender:
         if self._asked is not None and self._asked.done():
             with suppress(KafkaException):  # away, or gone: records wait for it as well
                 now = _plain(self._asked.result().topic_id)
-                self._is_stuck()
+                self._see_that_it_moves()
                 if now != self.topic_id:
                     raise TopicDeleted(
                         f"{self.topic} was deleted and made again while it was sent to: what was sent is gone. Start "
@@ -268,13 +268,13 @@ class Sender:
             topics = TopicCollection([self.topic])
             self._asked = self._admin.describe_topics(topics, request_timeout=START_TIMEOUT_S)[self.topic]
 
-    def _is_stuck(self) -> None:
-        """The broker answers: notice where it takes nothing all the same.
+    def _see_that_it_moves(self) -> None:
+        """The broker has answered: notice where it takes nothing all the same.
 
         A librdkafka that was told of a partition without a leader, as a broker says that shuts down, may never send to
         it again (its issue 5430, open at 2.16). A new process does.
         """
-        waiting = sum(batch.outstanding for batch in self._batches)
+        waiting = self._outstanding()
         acknowledgements = self._sent - waiting
         self._answers = self._answers + 1 if waiting and acknowledgements == self._acknowledgements else 0
         self._acknowledgements = acknowledgements
@@ -283,6 +283,10 @@ class Sender:
                 f"{self.topic}: Kafka answers, but has taken nothing for {_STUCK_AFTER} s. Start again: it goes on "
                 f"behind what was acknowledged"
             )
+
+    def _outstanding(self) -> int:
+        """Records on their way."""
+        return sum(batch.outstanding for batch in self._batches)
 
     def _cut(self) -> None:
         """Begin a new batch: the one before ends at the present position."""
@@ -299,13 +303,12 @@ class Sender:
             assert batch.position is not None
             self._acknowledged = batch.position
         if self._report is not None:
-            outstanding = sum(batch.outstanding for batch in self._batches)
-            self._report(Progress(replace(self.counts), self._acknowledged, outstanding))
+            self._report(Progress(replace(self.counts), self._acknowledged, self._outstanding()))
 
     def _drain(self, stop: threading.Event) -> None:
         self._cut()
         stopped_at: float | None = None
-        while any(batch.outstanding for batch in self._batches):
+        while self._outstanding():
             self._serve(0.05)
             if stop.is_set():
                 stopped_at = stopped_at or time.monotonic()

@@ -68,7 +68,7 @@ class Estimates:
         state.dcc, fitted = dcc.step(state.dcc, closes)
         members = {row.symbol for row in closed.rows}
         unfitted = tuple(sorted(members - set(fitted.symbols)))
-        covariance = _joined(plain, fitted, state.fit.version)
+        covariance = _joined(plain, fitted)
         return Estimate(covariance, dcc.name, unfitted, state.dcc.clipped, told)
 
     def _begin(self, state: UniverseState, fit: Fit) -> dict[str, tuple[float, ...]]:
@@ -163,15 +163,14 @@ class Estimates:
         return known[1]
 
 
-def _joined(plain: Covariance, fitted: Covariance, version: int) -> Covariance:
+def _joined(plain: Covariance, fitted: Covariance) -> Covariance:
+    """``fitted`` for all symbols of ``plain``: those that it does not have keep their variance there, and no more."""
     if fitted.symbols == plain.symbols:
         return fitted
-    places = {symbol: i for i, symbol in enumerate(plain.symbols)}
-    matrix = np.diag(plain.matrix.diagonal())
-    known = [k for k, symbol in enumerate(fitted.symbols) if symbol in places]
-    at = [places[fitted.symbols[k]] for k in known]
-    matrix[np.ix_(at, at)] = fitted.matrix[np.ix_(known, known)]
-    return Covariance(plain.symbols, matrix, plain.observations, version)
+    joined = fitted.of(plain.symbols)
+    others = [k for k, symbol in enumerate(plain.symbols) if symbol not in fitted.symbols]
+    joined.matrix[others, others] = plain.matrix[others, others]
+    return joined._replace(observations=plain.observations)
 
 
 def correlations(

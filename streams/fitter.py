@@ -93,18 +93,20 @@ class Fitter:
         touched: set[str] = set()
         barriers = {name: state.barrier for name, state in keys.items() if isinstance(state, FitterState)}
 
+        def fit(due: int, universe: UniverseSpec, spec: FitSpec) -> None:
+            state = _state(keys, universe.name, barriers[universe.name])
+            state.fits += 1
+            now = _Due(universe, spec, state.fits, due, _panel(keys, universe, spec))
+            outputs.extend(Output(BARS, universe.name, made, max(due, 0)) for made in self._fits(state, now))
+
         def on_closed(closed: barrier.Closed, spec: UniverseSpec, settings: Settings) -> None:
             if spec.fits is None:
                 return
-            state = _state(keys, spec.name, barriers[spec.name])
-            for due, is_with_it in ((closed.due_before, False), (None, True), (closed.due, False)):
-                if is_with_it:
-                    touched.update(_remember(keys, spec.name, closed, spec.fits))
-                elif due is not None:
-                    state.fits += 1
-                    panel = _panel(keys, spec, spec.fits)
-                    for fit in self._fits(state, spec, spec.fits, due, panel):
-                        outputs.append(Output(BARS, spec.name, fit, max(due, 0)))
+            if closed.due_before is not None:
+                fit(closed.due_before, spec, spec.fits)
+            touched.update(_remember(keys, spec.name, closed, spec.fits))
+            if closed.due is not None:
+                fit(closed.due, spec, spec.fits)
 
         def on_refused(item: Input, refused: Refused) -> None:
             pass
@@ -117,67 +119,31 @@ class Fitter:
             _state(keys, universe, barriers[universe])
         return outputs, touched | run.touched
 
-    def _fits(
-        self, state: FitterState, universe: UniverseSpec, spec: FitSpec, due: int, panel: Panel
-    ) -> Iterator[Fit]:
+    def _fits(self, state: FitterState, now: _Due) -> Iterator[Fit]:
         """The fits of one due, `LAST` behind the others; ``state`` remembers the good ones."""
-        of = f"{len(panel.starts)} snapshots of {len(panel.symbols)} symbols of {universe.name}"
+        universe, spec, panel = now.universe.name, now.spec, now.panel
+        of = f"{len(panel.starts)} snapshots of {len(panel.symbols)} symbols of {universe}"
         if spec.regimes:
             self._told(f"fitting {spec.regimes} regimes to {of}")
-            yield _kept(state, self._regimes(state, universe, spec, due, panel))
+            yield _kept(state, _regimes(now, state.good.get(HMM)))
         self._told(f"fitting {spec.volatility} margins and {spec.model} to {of}")
-        fit = _kept(state, self._correlations(state, universe, spec, due, panel))
-        self._told(f"version {fit.version} of {universe.name}: {fit.status or 'converged'}")
+        fit = _kept(state, self._correlations(now))
+        self._told(f"version {fit.version} of {universe}: {fit.status or 'converged'}")
         yield fit
 
-    def _regimes(
-        self, state: FitterState, universe: UniverseSpec, spec: FitSpec, due: int, panel: Panel
-    ) -> Fit:
-        parameters: dict[str, tuple[float, ...]] = {}
-        before = state.good.get(HMM)
-        good_before = {} if before is None else before.parameters
-        known = symbols_of(good_before)
-        notes, likelihood, good = [], 0.0, list[str]()
-        for i, symbol in enumerate(panel.symbols):
-            _, high, low, close, _ = panel.bars[:, i, :].T
-            near = from_record(symbol, good_before) if symbol in known else None
-            found = hmm_fitting.fit(hmm_fitting.features_of(high, low, close), spec.regimes, near)
-            if found.note is not None:
-                notes.append(f"{symbol}: {found.note}")
-            if found.parameters is not None:
-                good.append(symbol)
-                likelihood += found.log_likelihood
-                parameters |= found.parameters.to_record(symbol)
-        return _record(
-            universe,
-            spec,
-            HMM,
-            state.fits,
-            due,
-            panel,
-            tuple(good),
-            parameters,
-            likelihood,
-            notes,
-            bool(good),
-        )
-
-    def _correlations(
-        self, state: FitterState, universe: UniverseSpec, spec: FitSpec, due: int, panel: Panel
-    ) -> Fit:
+    def _correlations(self, now: _Due) -> Fit:
+        spec, panel = now.spec, now.panel
         returns = panel.returns()[1:]
         seen = [i for i in range(len(panel.symbols)) if not np.isnan(returns[:, i]).all()]
         symbols, returns = tuple(panel.symbols[i] for i in seen), np.ascontiguousarray(returns[:, seen])
         needed = max(spec.minimum, fitting.FEWEST)
         if len(returns) < needed or not symbols:
-            why = f"{len(returns)} returns of {len(symbols)} symbols, {needed} are needed"
-            return _record(universe, spec, LAST, state.fits, due, panel, (), {}, None, [why], False)
+            return now.failed(LAST, f"{len(returns)} returns of {len(symbols)} symbols, {needed} are needed")
         told = fitting.Spec(spec.model, spec.volatility, spec.distribution)
         try:
             found = fitting.fit(returns, symbols, told, self._mapped)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # a fit that fails is a fit too
-            why = f"{type(error).__name__}: {error}"
-            return _record(universe, spec, LAST, state.fits, due, panel, (), {}, None, [why], False)
+            return now.failed(LAST, f"{type(error).__name__}: {error}")
         parameters = found.parameters.to_record()
         begin, end, stress = fitting.worst_window(returns)
         upper = np.triu_indices(len(symbols), k=1)
@@ -185,51 +151,73 @@ class Fitter:
         parameters["stress_correlations"] = tuple(stress[upper].tolist())
         parameters["stress_window"] = (
             float(panel.starts[begin + 1]),
-            float(panel.starts[end] + parse_utc(universe.kind).size_us),
+            float(panel.starts[end] + now.size_us),
         )
-        return _record(
-            universe,
-            spec,
-            LAST,
-            state.fits,
-            due,
-            panel,
-            symbols,
-            parameters,
-            found.log_likelihood,
-            list(found.notes),
-            found.converged,
-        )
+        return now.fit(LAST, symbols, parameters, found.log_likelihood, found.notes, found.converged)
 
 
-def _record(
-    universe: UniverseSpec,
-    spec: FitSpec,
-    model: str,
-    version: int,
-    due: int,
-    panel: Panel,
-    symbols: tuple[str, ...],
-    parameters: dict[str, tuple[float, ...]],
-    likelihood: float | None,
-    notes: list[str],
-    converged: bool,
-) -> Fit:
-    is_told = likelihood is not None and math.isfinite(likelihood)
-    return Fit(
-        universe=universe.name,
-        model=model,
-        version=version,
-        due=due,
-        data_through=panel.starts[-1] + parse_utc(universe.kind).size_us,
-        holds_from=due + spec.lag_us,
-        converged=converged,
-        status="; ".join(notes),
-        log_likelihood=likelihood if is_told else None,
-        observations=len(panel.starts),
-        symbols=symbols,
-        parameters=parameters,
-    )
+class _Due(NamedTuple):
+    """One due of one universe, and what is fitted to."""
+
+    universe: UniverseSpec
+    spec: FitSpec
+    version: int
+    due: int
+    panel: Panel
+
+    @property
+    def size_us(self) -> int:
+        """Of a snapshot."""
+        return parse_utc(self.universe.kind).size_us
+
+    def fit(
+        self,
+        model: str,
+        symbols: tuple[str, ...],
+        parameters: dict[str, tuple[float, ...]],
+        likelihood: float | None,
+        notes: Sequence[str],
+        converged: bool,
+    ) -> Fit:
+        """The record of a fit."""
+        is_told = likelihood is not None and math.isfinite(likelihood)
+        return Fit(
+            universe=self.universe.name,
+            model=model,
+            version=self.version,
+            due=self.due,
+            data_through=self.panel.starts[-1] + self.size_us,
+            holds_from=self.due + self.spec.lag_us,
+            converged=converged,
+            status="; ".join(notes),
+            log_likelihood=likelihood if is_told else None,
+            observations=len(self.panel.starts),
+            symbols=symbols,
+            parameters=parameters,
+        )
+
+    def failed(self, model: str, why: str) -> Fit:
+        """The record of a fit that found nothing."""
+        return self.fit(model, (), {}, None, [why], False)
+
+
+def _regimes(now: _Due, before: Fit | None) -> Fit:
+    """``before`` is the last good one, near which the next begins."""
+    near = {} if before is None else before.parameters
+    known = symbols_of(near)
+    parameters: dict[str, tuple[float, ...]] = {}
+    notes, likelihood, good = [], 0.0, list[str]()
+    for i, symbol in enumerate(now.panel.symbols):
+        _, high, low, close, _ = now.panel.bars[:, i, :].T
+        begin = from_record(symbol, near) if symbol in known else None
+        found = hmm_fitting.fit(hmm_fitting.features_of(high, low, close), now.spec.regimes, begin)
+        if found.note is not None:
+            notes.append(f"{symbol}: {found.note}")
+        if found.parameters is not None:
+            good.append(symbol)
+            likelihood += found.log_likelihood
+            parameters |= found.parameters.to_record(symbol)
+    return now.fit(HMM, tuple(good), parameters, likelihood, notes, bool(good))
 
 
 def _kept(state: FitterState, fit: Fit) -> Fit:

@@ -12,6 +12,7 @@ from schemas.states import HmmState
 from streams.correlations.packed import Floats
 from streams.hmm.filter import filtered
 from streams.hmm.parameters import HmmParameters
+from streams.regimes.hysteresis import settle
 
 SURE = 0.6
 """A regime changes only to a word at least as probable,"""
@@ -68,29 +69,16 @@ def step(hmm: Hmm, state: HmmState, features: tuple[float, float, float]) -> Ver
     for word, probability in zip(told.words, state.probabilities, strict=True):
         words[word.value] += probability
     best = max(Label, key=lambda label: words[label.value])
-    _settle(state, best, words[best.value])
-    assert state.label is not None
+    is_sure = words[best.value] >= SURE
+    label = settle(state, best if is_sure or state.label is None else state.label, BARS)
     return Verdict(
-        state.label,
+        label,
         state.previous,
         state.bars_since_change,
         words,
-        _duration(told, state.label, state.probabilities),
+        _duration(told, label, state.probabilities),
         likelihood,
     )
-
-
-def _settle(state: HmmState, best: Label, probability: float) -> None:
-    state.bars_since_change += 1
-    if best is state.label or probability < SURE:
-        state.candidate, state.candidate_bars = None, 0
-    elif best is state.candidate:
-        state.candidate_bars += 1
-    else:
-        state.candidate, state.candidate_bars = best, 1
-    if state.label is None or state.candidate_bars >= BARS:
-        state.previous, state.label, state.bars_since_change = state.label, best, 0
-        state.candidate, state.candidate_bars = None, 0
 
 
 def _duration(told: HmmParameters, label: Label, probabilities: list[float]) -> float:

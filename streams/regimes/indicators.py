@@ -41,9 +41,9 @@ def update(state: RegimeState, spec: RegimeSpec, bar: Bar) -> Indicators:
     atr = atr_slow = adx = plus_di = minus_di = math.nan
     if count > 0:
         previous = state.previous_close
-        true_range = max(high - low, abs(high - previous), abs(low - previous))
-        state.atr = _wilder_mean(state.atr, true_range, count, period)
-        state.atr_slow = _wilder_mean(state.atr_slow, true_range, count, spec.slow_period)
+        true_range = true_range_of(high, low, previous)
+        state.atr = wilder_mean(state.atr, true_range, count, period)
+        state.atr_slow = wilder_mean(state.atr_slow, true_range, count, spec.slow_period)
         up, down = high - state.previous_high, state.previous_low - low
         state.plus_dm = _wilder_sum(state.plus_dm, up if up > 0.0 and up > down else 0.0, count, period)
         state.minus_dm = _wilder_sum(state.minus_dm, down if down > 0.0 and down > up else 0.0, count, period)
@@ -57,7 +57,7 @@ def update(state: RegimeState, spec: RegimeSpec, bar: Bar) -> Indicators:
         movement = plus_di + minus_di
         number = count - period + 1
         if movement > 0.0:
-            state.adx = _wilder_mean(state.adx, 100.0 * (abs(plus_di - minus_di) / movement), number, period)
+            state.adx = wilder_mean(state.adx, 100.0 * (abs(plus_di - minus_di) / movement), number, period)
         elif number == period:
             state.adx /= period
         if number >= period:
@@ -91,7 +91,12 @@ def update(state: RegimeState, spec: RegimeSpec, bar: Bar) -> Indicators:
     )
 
 
-def _wilder_mean(value: float, x: float, number: int, period: int) -> float:
+def true_range_of(high: float, low: float, close_before: float) -> float:
+    """max(H - L, |H - C'|, |L - C'|)."""
+    return max(high - low, abs(high - close_before), abs(low - close_before))
+
+
+def wilder_mean(value: float, x: float, number: int, period: int) -> float:
     """The mean after the ``number``-th x (from 1); its sum while that is below ``period``."""
     if number < period:
         return value + x

@@ -12,6 +12,8 @@ import math
 
 import msgspec
 
+from streams.regimes.indicators import true_range_of, wilder_mean
+
 _LN2 = math.log(2.0)
 
 
@@ -91,14 +93,10 @@ class Rsi(msgspec.Struct, kw_only=True):
         if self.count == 0:
             return math.nan
         gain, loss = max(moved, 0.0), max(-moved, 0.0)
-        if self.count <= self.period:
-            self.gains, self.losses = self.gains + gain, self.losses + loss
-            if self.count < self.period:
-                return math.nan
-            self.gains, self.losses = self.gains / self.period, self.losses / self.period
-        else:
-            self.gains = (self.gains * (self.period - 1) + gain) / self.period
-            self.losses = (self.losses * (self.period - 1) + loss) / self.period
+        self.gains = wilder_mean(self.gains, gain, self.count, self.period)
+        self.losses = wilder_mean(self.losses, loss, self.count, self.period)
+        if self.count < self.period:
+            return math.nan
         whole = self.gains + self.losses
         return 100.0 * (self.gains / whole) if whole > 0.0 else 0.0
 
@@ -148,7 +146,7 @@ class Choppiness(msgspec.Struct, kw_only=True):
             del values[: -self.period]
         if before is None:
             return math.nan
-        self.ranges.append(max(high - low, abs(high - before), abs(low - before)))
+        self.ranges.append(true_range_of(high, low, before))
         del self.ranges[: -self.period]
         whole = max(self.highs) - min(self.lows)
         if len(self.ranges) < self.period or whole <= 0.0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.records import Bar, Indicators, Label, Regime, RegimeSpec
 from schemas.states import RegimeState
+from streams.regimes.hysteresis import settle
 from streams.regimes.indicators import update, warm_up
 
 SLOPE = 8.0
@@ -76,7 +77,7 @@ def step(state: RegimeState, bar: Bar, spec: RegimeSpec) -> tuple[RegimeState, R
     """
     warm = state.bars >= warm_up(spec)
     indicators = update(state, spec, bar)
-    label = _settle(state, classify(indicators, spec) if warm else Label.RANGING, spec.hold)
+    label = settle(state, classify(indicators, spec) if warm else Label.RANGING, spec.hold)
     return state, Regime(
         symbol=bar.symbol,
         kind=bar.kind,
@@ -92,18 +93,3 @@ def step(state: RegimeState, bar: Bar, spec: RegimeSpec) -> tuple[RegimeState, R
         close=bar.close,
         settings=bar.settings,
     )
-
-
-def _settle(state: RegimeState, told: Label, hold: int) -> Label:
-    """The label after hysteresis, of what a bar says alone."""
-    state.bars_since_change += 1
-    if told is state.label:
-        state.candidate, state.candidate_bars = None, 0
-    elif told is state.candidate:
-        state.candidate_bars += 1
-    else:
-        state.candidate, state.candidate_bars = told, 1
-    if state.label is None or state.candidate_bars >= hold:
-        state.previous, state.label, state.bars_since_change = state.label, told, 0
-        state.candidate, state.candidate_bars = None, 0
-    return state.label

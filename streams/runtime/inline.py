@@ -125,11 +125,14 @@ class Inline:
         self._collect = collect
         self._run_records = run_records
         self._waiting = 0
-        self._agents = tuple(agents)
+        self._parts = [
+            [_Partition(agent, number) for number in range(TOPICS[agent.source].partitions)]
+            for agent in agents
+        ]
+        """By agent, upstream first."""
         self._readers: dict[str, list[list[_Partition]]] = defaultdict(list)
-        for agent in agents:
-            partitions = range(TOPICS[agent.source].partitions)
-            self._readers[agent.source].append([_Partition(agent, number) for number in partitions])
+        for parts in self._parts:
+            self._readers[parts[0].agent.source].append(parts)
         self.settings(settings)
 
     def settings(self, settings: Settings, topics: Iterable[str] = INPUTS) -> None:
@@ -206,11 +209,10 @@ class Inline:
     def flush(self) -> None:
         """Process everything that waits, through all agents."""
         self._waiting = 0
-        for agent in self._agents:
-            for part in chain.from_iterable(self._readers[agent.source]):
-                if part.agent is agent and part.waiting:
-                    waiting, part.waiting = part.waiting, []
-                    self._step(part, waiting)
+        for part in chain.from_iterable(self._parts):
+            if part.waiting:
+                waiting, part.waiting = part.waiting, []
+                self._step(part, waiting)
 
     def _waited(self, records: int) -> None:
         self._waiting += records

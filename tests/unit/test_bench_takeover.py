@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import takeover
+from bench import rig, takeover
 from bench.takeover import CASES, Measure, Taken
 
 LOG = """\
@@ -48,5 +48,5 @@ def test_the_table_has_its_place_in_the_docs(tmp_path: Path, monkeypatch: pytest
     takeover.write(figures())
     written = copy.read_text("utf-8")
     assert takeover.markdown(figures()) in written
-    assert written.endswith(text.partition(takeover.BEGIN)[2].partition(takeover.END)[2])
+    assert written.endswith(text.partition(takeover.BEGIN)[2].partition(rig.END)[2])
     assert written.startswith(text.partition(takeover.BEGIN)[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.dcc import parameters
 from schemas.codec import encode_body
 from schemas.records import (
     CorrelationModel,
@@ -21,7 +22,6 @@ from schemas.topics import LARGEST_BYTES, TOPICS
 from streams.agent import Input, Output, SourcePartition
 from streams.barrier.fits import LAST
 from streams.correlations import packed
-from streams.correlations.dcc import DccParameters, Margins
 from streams.universes import Universes
 from tests.examples import DAY0, MINUTE, bar, portfolio, settings
 
@@ -31,24 +31,10 @@ SPEC = FitSpec(model=CorrelationModel.DCC, every_us=60 * MINUTE, lag_us=MINUTE, 
 
 
 def fit() -> Fit:
-    rng = np.random.default_rng(1)
-    loadings = rng.uniform(0.3, 0.9, N)
+    loadings = np.random.default_rng(1).uniform(0.3, 0.9, N)
     target = np.outer(loadings, loadings)
     np.fill_diagonal(target, 1.0)
-    zeros, triangle = np.zeros(N), packed.pack(target)
-    margins = Margins(
-        volatility=np.zeros(N, np.int64),
-        mean=zeros,
-        omega=zeros + 1e-8,
-        alpha=zeros + 0.05,
-        gamma=zeros,
-        beta=zeros + 0.9,
-        nu=zeros,
-        variance=zeros + rng.uniform(1e-7, 1e-6, N),
-    )
-    told = DccParameters(
-        SYMBOLS, CorrelationModel.DCC, margins, 0.02, 0.95, 0.0, triangle, 0 * triangle, triangle
-    )
+    told = parameters(SYMBOLS, target)
     upper = tuple(target[np.triu_indices(N, k=1)].tolist())
     return Fit(
         universe="u1",

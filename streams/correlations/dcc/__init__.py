@@ -2,7 +2,7 @@
 
 from schemas.records import CorrelationModel as Model
 from schemas.records import VolatilityModel as Volatility
-from streams.correlations.dcc.model import Dcc, advance
+from streams.correlations.dcc.model import Dcc, advance, move
 from streams.correlations.dcc.parameters import (
     CLIP,
     DccParameters,
@@ -21,4 +21,5 @@ __all__ = [
     "advance",
     "code_of",
     "from_record",
+    "move",
 ]

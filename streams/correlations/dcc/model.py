@@ -100,16 +100,13 @@ class Dcc:
         return begun
 
 
-def advance(
-    parameters: DccParameters, variance: Floats, q: Floats, returns: Floats
-) -> tuple[int, NDArray[np.float64]]:
+def move(parameters: DccParameters, variance: Floats, q: Floats, returns: Floats) -> int:
     """One bar: ``variance`` (n,) and ``q`` (packed) move on in place; ``returns`` (n,) are NaN for a stale symbol.
 
-    Returns how many residuals were clipped, and the covariance of the next bar, shape (n, n).
+    Returns how many residuals were clipped.
     """
     margins = parameters.margins
-    n = len(returns)
-    z = np.empty(n)
+    z = np.empty(len(returns))
     clipped = kernel.residuals(
         returns,
         margins.volatility,
@@ -132,6 +129,14 @@ def advance(
         parameters.downside,
         q,
     )
-    matrix = np.empty((n, n))
+    return clipped
+
+
+def advance(
+    parameters: DccParameters, variance: Floats, q: Floats, returns: Floats
+) -> tuple[int, NDArray[np.float64]]:
+    """`move`, and the covariance of the next bar, shape (n, n)."""
+    clipped = move(parameters, variance, q, returns)
+    matrix = np.empty((len(returns), len(returns)))
     kernel.covariance(variance, q, parameters.model is Model.DECO, matrix)
     return clipped, matrix

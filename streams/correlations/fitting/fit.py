@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streams.correlations import packed
-from streams.correlations.dcc import DccParameters, Margins, Model, Volatility, advance
+from streams.correlations.dcc import CLIP, DccParameters, Margins, Model, Volatility, move
 from streams.correlations.fitting.correlation import Estimate, Method, Start, estimate
 from streams.correlations.fitting.margins import Margin, VarianceStart, fit_margin
 from streams.correlations.fitting.targets import Target, correlation
@@ -40,7 +40,7 @@ class Spec:
     variance_start: VarianceStart = VarianceStart.BACKCAST
     target: Target | None = None
     """None: the correlation of the residuals, shrunk where symbols are many (`SHRINK_BEYOND`)."""
-    clip: float = 10.0
+    clip: float = CLIP
     """Standard deviations; of the stream, not of the fit."""
 
     def margin(self, returns: Floats) -> Margin:
@@ -141,7 +141,7 @@ def _settled(begun: DccParameters, returns: Floats) -> DccParameters:
     """The same with variances and Q as they are behind the data: the stream's own steps over it."""
     variance, q = begun.margins.variance.copy(), begun.q.copy()
     for row in np.ascontiguousarray(returns):
-        advance(begun, variance, q, row)
+        move(begun, variance, q, row)
     return replace(begun, margins=replace(begun.margins, variance=variance), q=q)
 
 
