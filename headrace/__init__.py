@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import schemas as schemas  # before NumPy, for what it sets
+
 if TYPE_CHECKING:
     from schemas.records import Bar, Label, OrderType, Regime, Side
     from streams.errors import HeadraceError

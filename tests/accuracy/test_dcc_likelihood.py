@@ -42,6 +42,25 @@ def test_the_likelihood_is_that_of_the_equations(model: Model, start: Start, mis
 
 
 @GAPS
+@pytest.mark.parametrize("n", [33, 34, 35, 36])
+@pytest.mark.parametrize("model", [Model.DCC, Model.ADCC, Model.CDCC])
+def test_it_is_for_many_symbols_too(model: Model, n: int, missing: float) -> None:
+    """Which two threads compute, with inverses by rows of four."""
+    z, target, downside, g = panel(model, n=n, observations=21, missing=missing / 10)
+    downside = downside + 0.3 * np.eye(n) if g else downside
+    rs = [r for _, r in by_hand.paths(z, A, B, g, model.value, target, downside, target)]
+    told, scores = log_likelihood(z, A, B, g, model=model, target=target, downside=downside)
+    assert told == pytest.approx(by_hand.log_likelihood(z, rs[:-1]), abs=1e-9)
+    for k in range(3 if g else 2):
+        up, down = (np.array([A, B, g]) + sign * 1e-6 * np.eye(3)[k] for sign in (1, -1))
+        rise = (
+            log_likelihood(z, *up, model=model, target=target, downside=downside)[0]
+            - log_likelihood(z, *down, model=model, target=target, downside=downside)[0]
+        )
+        assert scores[:, k].sum() == pytest.approx(rise / 2e-6, rel=1e-5, abs=1e-3)
+
+
+@GAPS
 @pytest.mark.parametrize("model", [m for m in MODELS if m is not Model.DECO])
 def test_the_composite_likelihood_is_that_of_all_pairs_that_stand_side_by_side(
     model: Model, missing: float

@@ -33,8 +33,9 @@ READS_CALENDARS = "streams/bars/sessions.py"
 """Turns a library's calendars of a fixed range into arrays; its two libraries reach nowhere else."""
 CALENDARS = {"exchange_calendars", "pandas"}
 FITTING = ("streams/correlations/fitting/", "streams/hmm/fitting/")
-"""Only the fitter's: what estimates is a library's, and says on a logger or as a warning what a record says here."""
-ESTIMATES = {"arch", "hmmlearn", "scipy", "logging", "warnings"}
+"""Only the fitter's: what estimates is a library's, and says on a logger or as a warning what a record says here; two
+threads add to halves whose sum is the same in any order of events."""
+ESTIMATES = {"arch", "hmmlearn", "scipy", "logging", "warnings", "concurrent"}
 IMPURE_CALLS = {
     *("open", "print", "input", "exec", "eval", "__import__", "breakpoint"),
     *("io.open", "io.FileIO", "io.open_code"),

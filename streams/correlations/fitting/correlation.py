@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -17,9 +18,16 @@ from streams.correlations.packed import Floats
 
 FULL_UP_TO = 25
 """Symbols; beyond, the composite likelihood is what is maximised where it is left open."""
+_THREADED_FROM = 32
+"""Symbols from which the full likelihood is computed by two threads."""
 _ROUNDS = 6
 """Of the cDCC's target, which depends on a and b."""
 _START = {2: (0.03, 0.93), 3: (0.02, 0.93, 0.01)}
+_NEAR, _FLAT, _THERE = 1e-4, 1e-5, 1e-9
+"""Slopes of L / T: from where Newton's steps begin, of what counts as an optimum, and where they end."""
+_MOST_STEPS = 20
+_DIFFERENCE = 1e-6
+"""Of x, for differences of slopes."""
 
 
 class Method(StrEnum):
@@ -141,13 +149,23 @@ def _likelihood(panel: _Panel, a: float, b: float, g: float) -> tuple[float, Flo
     matrices = panel.target, panel.downside, first, change, scores
     if panel.method is Method.COMPOSITE:
         return likelihood.composite(*told, *matrices), scores
-    return likelihood.full(*told, panel.model is Model.DECO, *matrices), scores
+    observations, n = panel.z.shape
+    rest = *told, panel.model is Model.DECO, *matrices
+    if n < _THREADED_FROM:
+        return likelihood.full(0, observations, *rest), scores
+    # Always two halves, whatever the machine: a sum in another order would be another fit.
+    half = observations // 2
+    with ThreadPoolExecutor(1) as thread:
+        first_half = thread.submit(likelihood.full, 0, half, *rest)
+        second_half = likelihood.full(half, observations, *rest)
+        return first_half.result() + second_half, scores
 
 
 def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
-    """BFGS over x, with (a, b, g delta) = exp(x) / (1 + sum of exp(x)): all positive, their sum below 1.
+    """The optimum over x, with (a, b, g delta) = exp(x) / (1 + sum of exp(x)): all positive, their sum below 1.
 
-    delta is the largest eigenvalue of S^-1/2 N S^-1/2 (aDCC): so Q stays positive definite.
+    delta is the largest eigenvalue of S^-1/2 N S^-1/2 (aDCC): so Q stays positive definite. BFGS comes near, Newton's
+    steps come there: a line search cannot, as L no longer changes in floating point where its slope still does.
     """
     count = 3 if panel.model is Model.ADCC else 2
     scale = np.ones(count)
@@ -165,68 +183,115 @@ def _maximised(panel: _Panel, near: Estimate | None) -> Estimate:
         and near is None
     ):
         # The composite optimum is near, and costs next to nothing.
-        x = _descended(_Minus(panel._replace(method=Method.COMPOSITE), scale), x, 1e-5).x
+        x, _ = _descended(_Minus(panel._replace(method=Method.COMPOSITE), scale), x, _NEAR)
     minus = _Minus(panel, scale)
-    found = _descended(minus, x, 1e-8)
-    theta = minus.theta(found.x)
-    told, scores = _likelihood(panel, *_three(theta))
-    # At 1e-8 the line search may find no better point: then the score says whether this one is the optimum.
-    converged = bool(found.success) or float(np.abs(found.jac).max()) < 1e-5
-    a, b, g = _three(theta)
+    x, descents = _descended(minus, x, _NEAR)
+    hessian = minus.hessian(x)
+    x, steps = _stepped(minus, x, hessian)
+    if minus.steepest(x) > _FLAT:
+        x, more = _descended(minus, x, _THERE)
+        descents, hessian = descents + more, minus.hessian(x)
+    told, _ = minus.at(x)
+    a, b, g = _three(minus.theta(x))
     return Estimate(
         a=a,
         b=b,
         g=g,
-        errors=_errors(panel, theta, scores[:, :count]),
+        errors=_errors(minus, x, hessian),
         log_likelihood=told,
         method=panel.method,
         target=panel.target,
         downside=panel.downside,
-        converged=converged and math.isfinite(told),
-        iterations=int(found.nit),
+        converged=math.isfinite(told) and minus.steepest(x) < _FLAT,
+        iterations=descents + steps,
     )
 
 
-def _descended(minus: _Minus, x: Floats, tolerance: float) -> Any:
-    """BFGS from ``x``, its first step scaled by the outer product of the scores (Berndt, Hall, Hall & Hausman 1974)."""
+def _descended(minus: _Minus, x: Floats, tolerance: float) -> tuple[Floats, int]:
+    """BFGS from ``x``, its first step scaled by the outer product of the scores (Berndt, Hall, Hall & Hausman 1974).
+
+    Until the slope is below ``tolerance``; also returns the number of iterations.
+    """
     options = {"gtol": tolerance, "maxiter": 100, "hess_inv0": minus.curvature(x)}
-    return minimize(minus, x, jac=True, method="BFGS", options=options)
+    found = minimize(minus, x, jac=True, method="BFGS", options=options)
+    return found.x, int(found.nit)
+
+
+def _stepped(minus: _Minus, x: Floats, hessian: Floats) -> tuple[Floats, int]:
+    """Newton's steps from ``x``, which is near, all with the Hessian at ``x``; and how many there were.
+
+    Where L is not concave at ``x`` there are none. Each step flattens the slope.
+    """
+    if not (np.isfinite(hessian).all() and float(np.linalg.eigvalsh(hessian)[0]) > 0.0):
+        return x, 0
+    for step in range(_MOST_STEPS):
+        slope = minus.slope(x)
+        if minus.steepest(x) < _THERE:
+            return x, step
+        nearer = x - np.linalg.solve(hessian, slope)
+        if not minus.steepest(nearer) < 0.5 * float(np.abs(slope).max()):
+            return x, step
+        x = nearer
+    return x, _MOST_STEPS
 
 
 class _Minus:
-    """-L / T and its gradient in x; see `_maximised`."""
+    """-L / T and its slope in x; see `_maximised`."""
 
     def __init__(self, panel: _Panel, scale: Floats) -> None:
-        self._panel, self._scale = panel, scale
+        self._panel, self.scale = panel, scale
+        self._last: tuple[bytes, float, Floats] = b"", math.nan, scale
+
+    def at(self, x: Floats) -> tuple[float, Floats]:
+        """L and the scores of each bar, shape (T, 3); the last x is remembered."""
+        key = x.tobytes()
+        if self._last[0] != key:
+            self._last = key, *_likelihood(self._panel, *_three(self.theta(x)))
+        return self._last[1:]
 
     def theta(self, x: Floats) -> Floats:
         """(a, b) or (a, b, g)."""
-        return self._shares(x) / self._scale
+        return self.shares(x) / self.scale
 
-    def _shares(self, x: Floats) -> Floats:
+    def shares(self, x: Floats) -> Floats:
         weights = np.exp(np.minimum(x, 40.0))
         shares: Floats = weights / (1.0 + weights.sum())
         return shares
 
     def curvature(self, x: Floats) -> Floats:
         """The inverse of the scores' mean outer product, of -L / T in x."""
-        _, scores = _likelihood(self._panel, *_three(self.theta(x)))
-        shares = self._shares(x)
-        by_share = scores[:, : len(x)] / self._scale
+        _, scores = self.at(x)
+        shares = self.shares(x)
+        by_share = scores[:, : len(x)] / self.scale
         slopes = shares * (by_share - (by_share @ shares)[:, None])
         ridge = 1e-6 * np.eye(len(x))
         inverse = np.asarray(np.linalg.inv(slopes.T @ slopes / len(scores) + ridge), dtype=np.float64)
         return (inverse + inverse.T) / 2.0
 
+    def slope(self, x: Floats) -> Floats:
+        """Of -L / T in x."""
+        _, scores = self.at(x)
+        shares = self.shares(x)
+        slope = scores[:, : len(x)].sum(axis=0) / self.scale
+        gradient: Floats = shares * (slope - shares @ slope) / -len(self._panel.z)
+        return gradient
+
+    def steepest(self, x: Floats) -> float:
+        """The largest part of the slope; inf where there is no likelihood."""
+        return float(np.abs(self.slope(x)).max()) if math.isfinite(self.at(x)[0]) else math.inf
+
+    def hessian(self, x: Floats) -> Floats:
+        """Of -L / T in x, by forward differences of the slope."""
+        here = self.slope(x)
+        rows = [(self.slope(x + step) - here) / _DIFFERENCE for step in _DIFFERENCE * np.eye(len(x))]
+        matrix: Floats = np.array(rows)
+        return (matrix + matrix.T) / 2.0
+
     def __call__(self, x: Floats) -> tuple[float, Floats]:
-        told, scores = _likelihood(self._panel, *_three(self.theta(x)))
+        told, _ = self.at(x)
         if not math.isfinite(told):
             return 1e10, np.zeros(len(x))
-        shares = self._shares(x)
-        slope = scores[:, : len(x)].sum(axis=0) / self._scale
-        gradient = shares * (slope - shares @ slope)
-        observations = len(self._panel.z)
-        return -told / observations, -gradient / observations
+        return -told / len(self._panel.z), self.slope(x)
 
 
 def _three(theta: Floats) -> tuple[float, float, float]:
@@ -234,18 +299,14 @@ def _three(theta: Floats) -> tuple[float, float, float]:
     return a, b, g[0] if g else 0.0
 
 
-def _errors(panel: _Panel, theta: Floats, scores: Floats) -> tuple[float, ...]:
-    count = len(theta)
-    hessian = np.empty((count, count))
-    for k in range(count):
-        step = np.zeros(count)
-        step[k] = 1e-5 * max(theta[k], 1e-3)
-        beside = _likelihood(panel, *_three(theta + step))[1][:, :count].sum(axis=0)
-        hessian[k] = (beside - scores.sum(axis=0)) / step[k]
+def _errors(minus: _Minus, x: Floats, hessian: Floats) -> tuple[float, ...]:
+    shares, scores = minus.shares(x), minus.at(x)[1][:, : len(x)]
+    change = (np.diag(shares) - np.outer(shares, shares)) / minus.scale[:, None]
     try:
-        inverse = np.linalg.inv((hessian + hessian.T) / 2.0)
+        # At an optimum the slope is 0: d theta / dx alone carries the Hessian over.
+        inverse = change @ np.linalg.inv(hessian * len(scores)) @ change.T
     except np.linalg.LinAlgError:
-        return (math.nan,) * count
+        return (math.nan,) * len(x)
     variance = (inverse @ (scores.T @ scores) @ inverse).diagonal()
     return tuple(math.sqrt(each) if 0.0 <= each < math.inf else math.nan for each in variance.tolist())
 
