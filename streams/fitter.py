@@ -217,7 +217,7 @@ def _regimes(now: _Due, before: Fit | None) -> Fit:
             good.append(symbol)
             likelihood += found.log_likelihood
             parameters |= found.parameters.to_record(symbol)
-    return now.fit(HMM, tuple(good), parameters, likelihood, notes, bool(good))
+    return now.fit(HMM, tuple(good), parameters, likelihood if good else None, notes, bool(good))
 
 
 def _kept(state: FitterState, fit: Fit) -> Fit:

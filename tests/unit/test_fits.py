@@ -125,6 +125,7 @@ def test_a_snapshot_waits_for_the_fit_that_should_hold_and_no_longer() -> None:
         (model, DAY0 + n * SPEC.every_us) for n in (1, 2) for model in ("hmm", LAST)
     ]
     assert [each.converged for each in made] == [False, True, True, True], "39 bars are few for regimes"
+    assert [each.log_likelihood is None for each in made] == [True, False, False, False]
     without = [each.value for each in published(records, [], told()) if isinstance(each.value, Correlations)]
     assert [each.start for each in without][-1] == DAY0 + 41 * MINUTE
     seen = [each.value for each in published(records, made, told()) if isinstance(each.value, Correlations)]
