@@ -136,7 +136,9 @@ def _make(rig: Rig, names: list[str]) -> None:
 
 
 def contender(name: str) -> Contender:
-    """A contender by its name. Raises `Missing` where it is not installed."""
+    """A contender by its name. Raises `Missing` where it is not installed, `BenchError` where there is none."""
+    if name not in _CONTENDERS:
+        raise BenchError(f"there is no contender {name}; there are: {', '.join(_CONTENDERS)}")
     if name == STREAMS and not (_KAFKA_STREAMS / "peer.jar").is_file():
         how = "`make bench` builds it" if shutil.which("mvn") else "`make bench` builds it; that needs Maven"
         raise Missing(f"{name} is not built: {how}")
