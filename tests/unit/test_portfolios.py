@@ -1,21 +1,16 @@
-"""The portfolios agent: decisions in order, commands at their places, nothing lost between runs."""
+"""The portfolios agent: decisions in order, what is refused, nothing lost between runs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from decimal import Context, Decimal, localcontext
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from schemas.codec import Unreadable, decode_body, encode_body
+from schemas.codec import Unreadable, encode_body
 from schemas.records import (
-    NEVER,
     AlertKind,
     Answer,
     Bar,
@@ -24,8 +19,6 @@ from schemas.records import (
     Execution,
     LimitsSpec,
     OrderState,
-    OrderType,
-    Place,
     Position,
     Reason,
     Record,
@@ -36,107 +29,14 @@ from schemas.records import (
     StrategySpec,
     TradingState,
 )
-from schemas.states import PortfoliosPartition, PortfolioState
-from streams.agent import Output, SourcePartition
+from schemas.states import PortfoliosPartition
 from streams.desk import DAY_US
 from streams.errors import SettingsMissing
 from streams.portfolios import Portfolios
-from streams.pretrade.lifecycle import TERMINAL
-from streams.signals.strategy import Strategy, Target, View
 from tests import examples
 from tests.examples import DAY0, MINUTE
+from tests.scripted import WHERE, Book, bodies, load, plan
 from tests.snapshots import command, item, of, snapshot, walk
-
-WHERE = SourcePartition("portfolio.events", 1)
-CHANGELOG = "portfolios.changelog"
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """By the minute, what to want: (symbol, weight, limit price or None, rests for)."""
-
-    targets: dict[str, list[tuple[str, float, float | None, int]]] = {}
-    fails_at: int = -1
-
-
-class Count(msgspec.Struct):
-    snapshots: int = 0
-
-
-class Scripted(Strategy[Plan, Count]):
-    Parameters = Plan
-    State = Count
-    inputs = frozenset({"bars"})
-
-    def on_snapshot(self, state: Count, view: View) -> tuple[Count, Sequence[Target]]:
-        minute = (view.start - DAY0) // MINUTE
-        state.snapshots += 1
-        if minute == self.parameters.fails_at:
-            raise ZeroDivisionError("on purpose")
-        return state, [
-            Target(symbol, weight, "plan", OrderType.LIMIT if limit else OrderType.MARKET, limit, rests)
-            for symbol, weight, limit, rests in self.parameters.targets.get(str(minute), ())
-            if symbol in view.rows
-        ]
-
-
-def load(spec: StrategySpec) -> Strategy[Plan, Count]:
-    return Scripted(msgspec.json.decode(spec.parameters, type=Plan))
-
-
-def plan(
-    name: str, targets: dict[int, list[tuple[str, float, float | None, int]]], fails_at: int = -1
-) -> StrategySpec:
-    by_minute = {str(minute): wanted for minute, wanted in targets.items()}
-    parameters = msgspec.json.encode(Plan(by_minute, fails_at)).decode()
-    return StrategySpec(name=name, uses=name, parameters=parameters)
-
-
-class Book:
-    """The agent with its states, and all that it has sent."""
-
-    def __init__(self, *strategies: StrategySpec, **over: Any) -> None:
-        self.settings = examples.settings(
-            portfolios=(examples.portfolio(cash=Decimal(100_000), strategies=strategies, **over),)
-        )
-        self.agent = Portfolios(load)
-        self.partition = PortfoliosPartition()
-        self.keys: dict[str, PortfolioState] = {}
-        self.outputs: list[Output] = []
-        self.offset = 0
-        self.take(self.settings)
-
-    def take(self, *values: Record | Unreadable | None) -> list[Output]:
-        """Fold ``values`` in as one run; what that sent."""
-        inputs = [item(self.offset + i, value) for i, value in enumerate(values)]
-        self.offset += len(values)
-        outputs, touched = self.agent.step(WHERE, self.partition, self.keys, inputs)
-        assert touched <= set(self.keys)
-        self.outputs += outputs
-        return outputs
-
-    def restart(self) -> None:
-        """Go on from what the changelog holds."""
-        stored = {name: encode_body(CHANGELOG, state) for name, state in self.keys.items()}
-        self.keys = {name: decode_body(CHANGELOG, body) for name, body in stored.items()}
-        self.agent = Portfolios(load)
-
-    @property
-    def state(self) -> PortfolioState:
-        return self.keys["alpha"]
-
-    def lives(self) -> dict[str, list[str]]:
-        """The states that each order has gone through."""
-        lives: dict[str, list[str]] = {}
-        for execution in of(self.outputs, Execution):
-            life = lives.setdefault(execution.order_id, [])
-            assert execution.sequence == len(life)
-            life.append(execution.state)
-        return lives
-
-
-def bodies(outputs: Sequence[Output]) -> list[tuple[str, str, bytes, int]]:
-    return [(o.topic, o.key, encode_body(o.topic, o.value), o.event_time) for o in outputs]
-
 
 # --- one order from wish to fill
 
@@ -348,81 +248,6 @@ def test_a_daily_loss_is_alerted_once_a_day_and_denies() -> None:
     assert [metrics.daily_loss > 0 for metrics in of(outputs, RiskMetrics)] == [False, True, True]
 
 
-def places(book: Book) -> list[tuple[str, int, int]]:
-    return [
-        (alert.id, alert.start if alert.start == NEVER else (alert.start - DAY0) // MINUTE, alert.ordinal)
-        for alert in of(book.outputs, RiskAlert)
-    ]
-
-
-HALT, GO = TradingState.HALTED, TradingState.ACTIVE
-
-
-def test_commands_hold_where_they_lie_or_wait_for_their_place() -> None:
-    book = Book(plan("s", {}))
-    book.take(command("early", GO), command("waits", HALT, (4, 2)), command("twice", GO, (4, 0)))
-    book.take(command("twice", HALT, (0, 0)), snapshot(1), command("here", GO), command("past", HALT, (0, 7)))
-    book.take(snapshot(5), command("then", HALT), command("now", GO, (5, 9)))
-    assert places(book) == [
-        ("early", NEVER, 0),
-        ("here", 1, 0),
-        ("past", 1, 1),
-        ("twice", 5, 0),
-        ("waits", 5, 1),
-        ("then", 5, 2),
-        ("now", 5, 3),
-    ]
-    assert book.state.kept == []
-
-
-def test_an_ordinal_asked_for_is_given_unless_it_is_taken() -> None:
-    book = Book(plan("s", {}))
-    book.take(command("c1", HALT, (4, 2)), command("c3", HALT, (4, 2)), snapshot(4), command("c2", GO))
-    assert places(book) == [("c1", 4, 2), ("c3", 4, 3), ("c2", 4, 4)]
-
-
-COMMANDS = st.lists(
-    st.tuples(
-        st.sampled_from(list(TradingState)), st.none() | st.tuples(st.integers(0, 7), st.integers(0, 3))
-    ),
-    max_size=6,
-)
-
-
-@settings(deadline=None)
-@given(COMMANDS, st.lists(st.integers(0, 6), min_size=6, max_size=6))
-def test_a_replay_by_recorded_places_applies_the_same_commands_in_the_same_order(
-    given_: list[tuple[TradingState, tuple[int, int] | None]], cuts: list[int]
-) -> None:
-    values: list[tuple[int, Record]] = [(minute * 2 + 1, snapshot(minute)) for minute in range(8)]
-    values += [
-        (cut * 2, command(f"c{i}", state, after))
-        for i, ((state, after), cut) in enumerate(zip(given_, cuts, strict=False))
-    ]
-    live = Book(plan("s", {}))
-    live.take(*(value for _, value in sorted(values, key=lambda pair: pair[0])))
-    recorded = of(live.outputs, RiskAlert)
-    replay = Book(plan("s", {}))
-    replay.take(
-        *(
-            command(alert.id, alert.state, after=None, issued_at=DAY0)
-            if alert.start == NEVER
-            else msgspec.structs.replace(
-                command(alert.id, alert.state), after=Place(start=alert.start, ordinal=alert.ordinal)
-            )
-            for alert in recorded
-        )
-    )
-    replay.take(*map(snapshot, range(8)))
-    assert of(replay.outputs, RiskAlert) == recorded
-
-
-def test_before_any_snapshot_an_alert_has_the_time_of_its_command() -> None:
-    (output,) = Book(plan("s", {})).take(command("c", HALT, issued_at=DAY0 + 5))
-    assert isinstance(output.value, RiskAlert)
-    assert (output.event_time, output.value.event_time, output.value.start) == (DAY0 + 5, DAY0 + 5, NEVER)
-
-
 # --- what is refused
 
 
@@ -460,7 +285,7 @@ def with_spread(spread_bps: float) -> Record:
         (with_bar(broken(volume=1e300)), Reason.BAD_SIZE),
         (with_spread(-1.0), Reason.BAD_PRICE),
         (with_spread(float("nan")), Reason.BAD_PRICE),
-        (command("c", HALT, (0, -1)), Reason.WRONG_SCHEMA),
+        (command("c", TradingState.HALTED, (0, -1)), Reason.WRONG_SCHEMA),
         (
             Answer(portfolio="alpha", id="a", order_id="o", state=OrderState.FILLED, event_time=0),
             Reason.WRONG_SCHEMA,
@@ -505,139 +330,6 @@ def test_a_raised_epoch_starts_the_portfolio_anew() -> None:
     again.keys = book.keys
     (equity,) = of(again.take(snapshot(0)), Equity)
     assert (equity.epoch, equity.equity, equity.fills) == (2, 100_000, 0)
-
-
-# --- whatever happens
-
-WEIGHTS = st.floats(-1.5, 1.5).map(lambda weight: round(weight, 3))
-WISHES = st.dictionaries(
-    st.integers(0, 11),
-    st.lists(
-        st.tuples(
-            st.sampled_from("AB"),
-            WEIGHTS,
-            st.none() | st.sampled_from([95.0, 100.0, 104.0]),
-            st.integers(1, 3),
-        ),
-        max_size=2,
-        unique_by=lambda wish: wish[0],
-    ),
-)
-MOVES = st.lists(st.floats(0.9, 1.1), min_size=12, max_size=12)
-
-
-def events(moves: list[float], commands: list[tuple[int, TradingState]], quiet: set[int]) -> list[Record]:
-    """Twelve snapshots on random walks, some with a carried symbol, with commands between them."""
-    closes = {"A": 100.0, "B": 100.0}
-    made: list[tuple[float, Record]] = []
-    for minute, move in enumerate(moves):
-        closes = {"A": closes["A"] * move, "B": closes["B"] * (2.0 - move)}
-        stale = ["B"] if minute in quiet else []
-        made.append((minute, snapshot(minute, closes, stale=stale, bars={"volume": 2000.0 + 500.0 * minute})))
-    made += [(minute - 0.5, command(f"c{i}", state)) for i, (minute, state) in enumerate(commands)]
-    return [record for _, record in sorted(made, key=lambda pair: pair[0])]
-
-
-LIMITS = LimitsSpec(
-    max_position=Decimal(700),
-    max_order_notional=Decimal(60_000),
-    max_position_notional=Decimal(65_000),
-    max_leverage=Decimal("0.9"),
-    max_daily_loss=Decimal(3_000),
-    max_orders=3,
-    order_window_us=2 * MINUTE,
-    max_drawdown=Decimal("0.04"),
-)
-TRADING = st.lists(st.tuples(st.integers(0, 11), st.sampled_from(list(TradingState))), max_size=3)
-QUIET = st.sets(st.integers(1, 11), max_size=4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(WISHES, WISHES, MOVES, TRADING, QUIET)
-def test_no_order_that_is_sent_breaches_a_limit_and_everything_adds_up(
-    first: Any, second: Any, moves: list[float], commands: list[tuple[int, TradingState]], quiet: set[int]
-) -> None:
-    book = Book(plan("s", first), plan("t", second), limits=LIMITS)
-    held: Counter[str] = Counter()
-    opening, cash = Decimal(100_000), Decimal(100_000)
-    resting: dict[str, Execution] = {}
-    sent: list[int] = []
-    loss, state = Decimal(0), TradingState.ACTIVE
-    for event in events(moves, commands, quiet):
-        closes = {row.symbol: Decimal(repr(row.bar.close)) for row in getattr(event, "rows", ())}
-        for value in (output.value for output in book.take(event)):
-            match value:
-                case RiskAlert():
-                    state = value.state
-                case RiskMetrics():
-                    loss = Decimal(repr(value.daily_loss))
-                case Equity():
-                    worth = sum(units * closes[symbol] for symbol, units in held.items())
-                    assert value.cash == cash
-                    assert abs(value.equity - cash - worth) < Decimal("0.0001")
-                    assert value.equity == opening + value.realised + value.unrealised - value.fees
-                    assert value.open_orders == len(resting)
-                case Execution(state=OrderState.APPROVED):
-                    check_sent(value, closes, held, resting, state, loss)
-                    sent.append(value.event_time)
-                    resting[value.order_id] = value
-                case Execution():
-                    if value.last_quantity:
-                        units = value.last_quantity if value.side is Side.BUY else -value.last_quantity
-                        held[value.symbol] += units
-                        cash -= (units * value.last_price).quantize(Decimal("1e-9")) + value.fee
-                    resting[value.order_id] = value
-                    if value.state in TERMINAL:
-                        del resting[value.order_id]
-        if state is TradingState.HALTED:
-            assert not resting
-    for time in sent:
-        assert sum(time - LIMITS.order_window_us < other <= time for other in sent) <= LIMITS.max_orders
-
-
-def check_sent(
-    order: Execution,
-    closes: dict[str, Decimal],
-    held: Counter[str],
-    resting: dict[str, Execution],
-    state: TradingState,
-    loss: Decimal,
-) -> None:
-    """What the limits ask of an approved order, reckoned anew from the executions alone."""
-    limit, limits = order.limit_price, LIMITS
-    sign = 1 if order.side is Side.BUY else -1
-    same = [o for o in resting.values() if (o.symbol, o.side) == (order.symbol, order.side)]
-    furthest = sign * held[order.symbol] + sum(o.quantity - o.filled for o in same) + order.quantity
-    price = max(closes[order.symbol], limit or Decimal(0))
-    assert state is not TradingState.HALTED
-    assert order.quantity * price <= limits.max_order_notional
-    if furthest <= 0:
-        return
-    assert state is TradingState.ACTIVE
-    assert furthest <= limits.max_position
-    assert furthest * price <= limits.max_position_notional
-    assert loss <= limits.max_daily_loss
-
-
-@settings(max_examples=40, deadline=None)
-@given(WISHES, MOVES, TRADING, QUIET, st.lists(st.integers(0, 15), max_size=5))
-def test_however_it_is_cut_and_restarted_the_outputs_and_the_state_are_the_same(
-    wishes: Any,
-    moves: list[float],
-    commands: list[tuple[int, TradingState]],
-    quiet: set[int],
-    cuts: list[int],
-) -> None:
-    sequence = events(moves, commands, quiet)
-    whole, cut = (Book(plan("s", wishes, fails_at=5), limits=LIMITS) for _ in range(2))
-    whole.take(*sequence)
-    bounds = [0, *sorted(min(c, len(sequence)) for c in cuts), len(sequence)]
-    for begin, end in pairwise(bounds):
-        cut.take(*sequence[begin:end])
-        if end:
-            cut.restart()
-    assert bodies(cut.outputs) == bodies(whole.outputs)
-    assert encode_body(CHANGELOG, cut.state) == encode_body(CHANGELOG, whole.state)
 
 
 def test_the_precision_that_a_caller_has_set_changes_nothing() -> None:
