@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from connectors.simulator import Simulation, SimulatorSettings
 from headrace import compare, topics
@@ -16,8 +19,11 @@ from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.codec import decode_body
 from schemas.records import Correlations, Fit, HmmRegime, Record
+from sinks.timescale.settings import sqlalchemy_url
+from sinks.timescale.tables import run_of
 from streams.barrier.fits import HMM, LAST
 from tests import database, replays
+from tests.conftest import REPO
 from tests.pipeline import KafkaRun, inline
 
 SIMULATED = SimulatorSettings(minutes=150, ticks_per_minute=15.0, seed=17)
@@ -139,6 +145,31 @@ def test_a_late_fit_holds_from_the_snapshot_after_it_and_a_replay_uses_it_there(
 
 def test_the_database_has_what_the_topics_have(live: KafkaRun) -> None:
     assert database.mismatches(live.stack.database, live.namespace, live.results()) == []
+
+
+def dashboard() -> dict[str, Any]:
+    return json.loads((REPO / "dashboards" / "headrace.json").read_text())
+
+
+PANELS = [
+    (f"{panel['title']} {target['refId']}", target["rawSql"])
+    for panel in dashboard()["panels"]
+    for target in panel["targets"]
+]
+CHOICES = [(choice["name"], choice["query"]) for choice in dashboard()["templating"]["list"]]
+
+
+@pytest.mark.parametrize(("name", "query"), PANELS + CHOICES, ids=[name for name, _ in PANELS + CHOICES])
+def test_what_grafana_asks_has_an_answer(live: KafkaRun, name: str, query: str) -> None:
+    chosen = {"$run": run_of(live.namespace), "$symbol": NORTH[0], "$kind": "time:1m", "$universe": "north"}
+    for variable, value in chosen.items():
+        query = query.replace(variable, value)
+    query = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 > '2000-01-01'", query)
+    assert "$" not in query
+    with sa.create_engine(sqlalchemy_url(live.stack.database)).connect() as connection:
+        rows = connection.execute(sa.text(query.replace("::", r"\:\:"))).all()
+    assert rows
+    assert all(value is not None for row in rows for value in row) or name.startswith("Fits")
 
 
 def test_the_audit_of_an_order_names_the_fit(live: KafkaRun) -> None:
