@@ -203,3 +203,20 @@ def test_tails_and_the_worst_window() -> None:
     assert 990 <= begin <= 1010
     assert end - begin == 100
     assert matrix[0, 1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("model", Model)
+def test_neighbours_that_hardly_meet_have_a_and_b_that_are_given(model: Model) -> None:
+    returns = np.column_stack([garch_returns(seed, 500) for seed in range(4)])
+    for i in range(4):
+        returns[(np.arange(500) % 8) // 2 == i, i] = np.nan  # each has gaps of its own, but 375 bars
+    assert "not fitted" not in "".join(fit(returns, "ABCD", Spec(model=model)).notes)
+    returns[:450:2, ::2] = np.nan
+    returns[1:450:2, 1::2] = np.nan
+    found = fit(returns, "ABCD", Spec(model=model))
+    assert "a = 0.02, b = 0.95, not fitted" in "".join(found.notes)
+    assert found.converged
+    assert found.correlation is not None
+    assert (found.correlation.a, found.correlation.b, found.correlation.g) == (0.02, 0.95, 0.0)
+    assert np.isnan(found.correlation.errors).all()
+    assert np.isfinite(found.parameters.q).all()

@@ -95,12 +95,7 @@ def estimate(
     DECO is always fitted by its full likelihood, which is O(n^2). For the cDCC the target is that of its own residuals
     z∘sqrt(diag Q), which depend on a and b: both are estimated in turn (Aielli 2013, section 3.2).
     """
-    if method is Method.AUTO:
-        is_small = z.shape[1] <= FULL_UP_TO and not np.isnan(z).any()
-        method = Method.FULL if is_small or model is Model.DECO else Method.COMPOSITE
-    matrix, note = target(z, kind)
-    downside = _downside(z) if model is Model.ADCC else np.zeros_like(matrix)
-    panel = _Panel(np.ascontiguousarray(z), model, method, start, matrix, downside)
+    panel, note = _panel(z, model, method, start, kind)
     found = _maximised(panel, None)
     if model is Model.CDCC:
         for _ in range(_ROUNDS):
@@ -110,6 +105,47 @@ def estimate(
             if max(abs(before.a - found.a), abs(before.b - found.b)) < 1e-7:
                 break
     return found if note is None else replace(found, notes=(note,))
+
+
+def unfitted(
+    z: Floats,
+    a: float,
+    b: float,
+    model: Model = Model.DCC,
+    *,
+    method: Method = Method.AUTO,
+    start: Start = Start.TARGET,
+    kind: Target = Target.CORRELATION,
+) -> Estimate:
+    """As `estimate`, with a and b that are given, and g = 0; standard errors are NaN."""
+    panel, note = _panel(z, model, method, start, kind)
+    if model is Model.CDCC:
+        matrix, note = target(_corrected(z, a, b), Target.CORRELATION)
+        panel = panel._replace(target=matrix)
+    told, _ = _likelihood(panel, a, b, 0.0)
+    return Estimate(
+        a=a,
+        b=b,
+        g=0.0,
+        errors=(math.nan,) * (3 if model is Model.ADCC else 2),
+        log_likelihood=told,
+        method=panel.method,
+        target=panel.target,
+        downside=panel.downside,
+        converged=True,
+        iterations=0,
+        notes=() if note is None else (note,),
+    )
+
+
+def _panel(z: Floats, model: Model, method: Method, start: Start, kind: Target) -> tuple[_Panel, str | None]:
+    """What is fitted to, and what was done to the target."""
+    if method is Method.AUTO:
+        is_small = z.shape[1] <= FULL_UP_TO and not np.isnan(z).any()
+        method = Method.FULL if is_small or model is Model.DECO else Method.COMPOSITE
+    matrix, note = target(z, kind)
+    downside = _downside(z) if model is Model.ADCC else np.zeros_like(matrix)
+    return _Panel(np.ascontiguousarray(z), model, method, start, matrix, downside), note
 
 
 def _downside(z: Floats) -> Floats:

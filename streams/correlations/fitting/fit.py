@@ -10,7 +10,7 @@ import numpy as np
 
 from streams.correlations import packed
 from streams.correlations.dcc import CLIP, DccParameters, Margins, Model, Volatility, move
-from streams.correlations.fitting.correlation import Estimate, Method, Start, estimate
+from streams.correlations.fitting.correlation import Estimate, Method, Start, estimate, unfitted
 from streams.correlations.fitting.margins import Margin, VarianceStart, fit_margin
 from streams.correlations.fitting.targets import Target, correlation
 from streams.correlations.packed import Floats
@@ -88,12 +88,13 @@ def fit(
     found: Estimate | None = None
     if n > 1:
         kind = spec.target or (Target.SHRINKAGE if n > SHRINK_BEYOND * observations else Target.CORRELATION)
-        found = estimate(z, spec.model, method=spec.method, start=spec.start, kind=kind)
         seen = ~np.isnan(z)
         common = float(np.mean(np.sum(seen[:, :-1] & seen[:, 1:], axis=0)))
         if common < min(FEWEST_COMMON, observations):
-            found = replace(found, a=STATIC[0], b=STATIC[1], g=0.0, errors=(math.nan,) * len(found.errors))
+            found = unfitted(z, *STATIC, spec.model, method=spec.method, start=spec.start, kind=kind)
             notes.append(f"{common:.0f} bars in common: a = {STATIC[0]}, b = {STATIC[1]}, not fitted")
+        else:
+            found = estimate(z, spec.model, method=spec.method, start=spec.start, kind=kind)
         notes += found.notes
         if not found.converged:
             notes.append("the second stage did not converge")
