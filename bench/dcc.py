@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 
 DOCS = Path(__file__).parent.parent / "docs" / "correlations.md"
 PEERS = ("pymgarch", "multiarch")
+STEPS = "pymgarch"
+"""The peer that can move on by one bar."""
 FITTED, STEPPED = (10, 50, 100), (10, 50, 100, 500)
 OBSERVATIONS = 1250
 MOST_FULL = 50
@@ -102,7 +104,8 @@ def run(repetitions: int, peers: Path | None, advance: Callable[[str], None]) ->
     stepped = []
     for n in STEPPED:
         advance(f"step of {n}")
-        stepped.append({"n": n, "us": _step_us(n)})
+        theirs = None if peers is None else _ran(str(peers), STEPS, "step", str(n))
+        stepped.append({"n": n, "us": _step_us(n), "peer_us": theirs and theirs["us"]})
     figures = {
         "what": "DCC-GARCH: parameters of a known truth, seconds of fits, microseconds of a step",
         "machine": {**about, "load_average_after": load()},
@@ -145,15 +148,22 @@ def _ours(z: Floats, n: int, method: Method) -> dict[str, Any]:
 
 
 def _theirs(python: str, name: str, method: Method, panel: Path, n: int) -> dict[str, Any]:
+    told = _ran(python, name, method.value, str(panel))
+    return {"n": n, "who": name, "method": method.value, **(told or {"seconds": None})}
+
+
+def _ran(python: str, name: str, *arguments: str) -> dict[str, Any] | None:
+    """What a peer says; None where it takes too long."""
     script = Path(__file__).parent / "peers" / "dcc_fit.py"
-    argv = [python, str(script), name, method.value, str(panel)]
+    argv = [python, str(script), name, *arguments]
     try:
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return {"n": n, "who": name, "method": method.value, "seconds": None}
+        return None
     if ran.returncode:
         raise BenchError(f"{name}: {ran.stderr[-2000:]}")
-    return {"n": n, "who": name, "method": method.value, **json.loads(ran.stdout.splitlines()[-1])}
+    told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return told
 
 
 def parameters(symbols: tuple[str, ...], target: Floats) -> DccParameters:
@@ -229,8 +239,11 @@ def speed_table(fits: list[dict[str, Any]]) -> str:
 
 def step_table(stepped: list[dict[str, Any]]) -> str:
     """Microseconds of a step by number of symbols."""
-    lines = ["| symbols | one bar |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {each['n']} | {each['us']:.3g} µs |" for each in stepped)])
+    lines = [f"| symbols | one bar: variances, Q, covariance | Q and R alone, {STEPS} |", "|---|---|---|"]
+    for each in stepped:
+        theirs = "–" if each["peer_us"] is None else f"{each['peer_us']:.3g} µs"
+        lines.append(f"| {each['n']} | {each['us']:.3g} µs | {theirs} |")
+    return "\n".join(lines)
 
 
 def _put(name: str, table: str) -> None:

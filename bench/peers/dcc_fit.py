@@ -1,8 +1,12 @@
-"""A DCC(1,1) with GARCH(1,1) margins by pymgarch or multiarch: PEER METHOD PANEL; prints seconds, a, b as JSON."""
+"""A DCC(1,1) with GARCH(1,1) margins by pymgarch or multiarch, as JSON.
+
+PEER METHOD PANEL prints the seconds of a fit, a and b; ``pymgarch step N`` the microseconds of one bar of N symbols.
+"""
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 import warnings
@@ -26,8 +30,28 @@ def multiarch(returns: Any, method: str) -> tuple[float, float]:
     return float(found.params["corr", "a"]), float(found.params["corr", "b"])
 
 
+def step_us(n: int) -> float:
+    """Q of the next bar and its R: what pymgarch has of a step, without the variances. multiarch has none."""
+    from pymgarch.correlation import cov2cor, one_step_q
+
+    target = 0.5 * np.eye(n) + 0.5
+    q, z = target.copy(), np.random.default_rng(1).standard_normal(n)
+    times = []
+    for _ in range(5):
+        count, began_s = 0, time.perf_counter()
+        while time.perf_counter() - began_s < 0.1:
+            q = one_step_q(q, z, 0.03, 0.95, 0.0, target, None)
+            cov2cor(q)
+            count += 1
+        times.append((time.perf_counter() - began_s) / count * 1e6)
+    return statistics.median(times)
+
+
 def main() -> None:
     name, method, panel = sys.argv[1:]
+    if method == "step":
+        print(json.dumps({"us": step_us(int(panel))}))
+        return
     returns = np.load(panel)
     fit: Callable[[Any, str], tuple[float, float]] = {"pymgarch": pymgarch, "multiarch": multiarch}[name]
     warnings.simplefilter("ignore")
