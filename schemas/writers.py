@@ -119,7 +119,7 @@ def _full_name(schema: Schema) -> str:
     return f"{schema['namespace']}.{schema['name']}"
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=8_192)
 def long(value: int) -> bytes:
     """Zigzag and base 128. Counts, versions, and the times that many records share come again and again."""
     if not -_INT64 <= value < _INT64:

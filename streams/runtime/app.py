@@ -131,4 +131,6 @@ def run_worker(config: RuntimeConfig, agent: Agent[Any, Any], codec: Codec) -> N
 
         walk.prepare()  # compiled in the middle of the work, it would cost the worker its membership
     app = AgentApp(config, agent, codec)
-    faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()
+    worker = faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True)
+    worker.spinner = None  # it moves a cursor, in log files too
+    worker.execute_from_commandline()
