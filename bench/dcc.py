@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 
 DOCS = Path(__file__).parent.parent / "docs" / "correlations.md"
 PEERS = ("pymgarch", "multiarch")
+PEERS_HAVE = CorrelationModel.DCC, CorrelationModel.ADCC
 STEPS = "pymgarch"
 """The peer that can move on by one bar."""
 FITTED, STEPPED = (10, 50, 100), (10, 50, 100, 500)
@@ -86,7 +87,7 @@ def run(repetitions: int, peers: Path | None, advance: Callable[[str], None]) ->
     recovered = []
     for model, a, b, g in TRUTHS:
         advance(f"recovery: {model}")
-        recovered.append(_recovered(model, a, b, g))
+        recovered.append(_recovered(model, a, b, g, peers))
     fits: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for n in FITTED:
@@ -120,12 +121,19 @@ def run(repetitions: int, peers: Path | None, advance: Callable[[str], None]) ->
     return figures
 
 
-def _recovered(model: CorrelationModel, a: float, b: float, g: float) -> dict[str, Any]:
+def _recovered(model: CorrelationModel, a: float, b: float, g: float, peers: Path | None) -> dict[str, Any]:
     z, _ = simulated(11, 3000, 6, a, b, g, model.value)
     found = estimate(z, model)
     truth = (a, b, g)[: len(found.errors)]
     told = (found.a, found.b, found.g)[: len(found.errors)]
-    return {"model": model.value, "truth": truth, "found": told, "errors": found.errors}
+    beside = {}
+    if peers is not None and model in PEERS_HAVE:
+        with tempfile.NamedTemporaryFile(suffix=".npy") as panel:
+            np.save(panel.name, z)
+            for name in PEERS:
+                ran = _ran(str(peers), name, model.value, panel.name)
+                beside[name] = ran and ran["found"]
+    return {"model": model.value, "truth": truth, "found": told, "errors": found.errors, "peers": beside}
 
 
 def _ours(z: Floats, n: int, method: Method) -> dict[str, Any]:
@@ -202,13 +210,18 @@ def _step_us(n: int) -> float:
 
 def recovery_table(recovered: list[dict[str, Any]]) -> str:
     """A row for each model."""
-    lines = ["| model | truth (a, b, g) | found |", "|---|---|---|"]
+    lines = [
+        f"| model | truth (a, b, g) | found | {' | '.join(PEERS)} |",
+        "|---|---|---|" + "---|" * len(PEERS),
+    ]
     for each in recovered:
         truth = ", ".join(f"{value:g}" for value in each["truth"])
         found = ", ".join(
             f"{value:.4f} ({error:.4f})" for value, error in zip(each["found"], each["errors"], strict=True)
         )
-        lines.append(f"| {each['model']} | {truth} | {found} |")
+        theirs = [each["peers"].get(name) for name in PEERS]
+        cells = ["–" if told is None else ", ".join(f"{value:.4f}" for value in told) for told in theirs]
+        lines.append(f"| {each['model']} | {truth} | {found} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """A DCC(1,1) with GARCH(1,1) margins by pymgarch or multiarch, as JSON.
 
-PEER METHOD PANEL prints the seconds of a fit, a and b; ``pymgarch step N`` the microseconds of one bar of N symbols.
+PEER METHOD PANEL prints the seconds of a fit, a and b; PEER MODEL PANEL what is found for a DCC or an ADCC; ``pymgarch
+step N`` the microseconds of one bar of N symbols.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ def multiarch(returns: Any, method: str) -> tuple[float, float]:
     return float(found.params["corr", "a"]), float(found.params["corr", "b"])
 
 
+def found(name: str, model: str, returns: Any) -> list[float]:
+    """a, b and, of an ADCC, g, by the full likelihood."""
+    if name == "pymgarch":
+        import pymgarch
+
+        fitted = getattr(pymgarch, model)().fit(returns, compute_se=False, method="full")
+        return [float(each) for each in fitted.psi]
+    import multiarch
+
+    params = multiarch.DCC(returns, model=model.lower()).fit(se=None).params
+    return [float(params["corr", each]) for each in ("a", "b", "g")[: len(model) - 1]]
+
+
 def step_us(n: int) -> float:
     """Q of the next bar and its R: what pymgarch has of a step, without the variances. multiarch has none."""
     from pymgarch.correlation import cov2cor, one_step_q
@@ -53,6 +67,10 @@ def main() -> None:
         print(json.dumps({"us": step_us(int(panel))}))
         return
     returns = np.load(panel)
+    if method in ("DCC", "ADCC"):
+        warnings.simplefilter("ignore")
+        print(json.dumps({"found": found(name, method, returns)}))
+        return
     fit: Callable[[Any, str], tuple[float, float]] = {"pymgarch": pymgarch, "multiarch": multiarch}[name]
     warnings.simplefilter("ignore")
     fit(returns[:300, :3], method)  # kernels are compiled, libraries imported
