@@ -8,6 +8,7 @@ settings record alone, so what holds at any place is a function of the records b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -214,4 +215,7 @@ def _shown(value: Any) -> str:
         return f"({', '.join(parts)})"
     if isinstance(value, list):
         return ", ".join(value)
+    if isinstance(value, Decimal):  # as said and as read from Kafka, where every one has nine places
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return "always" if value == NEVER else str(value)

@@ -145,6 +145,15 @@ def test_differences_are_told_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("number", "told"), [("2000", "2000"), ("0.05", "0.05"), ("1E+3", "1000"), ("0", "0")]
+)
+def test_a_number_is_told_the_same_before_and_after_kafka(number: str, told: str) -> None:
+    for limit in (Decimal(number), Decimal(number).quantize(Decimal("1e-9"))):
+        after = second(portfolios=(change(BOOK, limits=LimitsSpec(max_position=limit)),))
+        assert ("portfolios.alpha.limits.max_position", "-", told) in versions.differences(FIRST, after)
+
+
 # ---- the agents
 
 
