@@ -69,6 +69,7 @@ def depends_on_the_run() -> None:
     step = Symbols.step
 
     def by_size(self: Symbols, where: Any, partition: Any, keys: Any, inputs: Any) -> Any:
+        self._encoded = False  # or its bars would be bodies already
         outputs, touched = step(self, where, partition, keys, inputs)
         for place, output in enumerate(outputs):
             if isinstance(output.value, Bar):
