@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 DOCS = Path(__file__).parent.parent / "docs" / "correlations.md"
 PEERS = ("pymgarch", "multiarch")
 PEERS_HAVE = CorrelationModel.DCC, CorrelationModel.ADCC
+"""The models that both peers have."""
 STEPS = "pymgarch"
 """The peer that can move on by one bar."""
 FITTED, STEPPED = (10, 50, 100), (10, 50, 100, 500)

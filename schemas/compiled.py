@@ -35,15 +35,17 @@ def kernel(function: F) -> F:
     It keeps Python's lock: kernels are short, and who gives the lock up to a busy thread waits for it longer than most
     of them run. The plain function stays at hand as ``py_func``.
     """
-    numba.config.CACHE_DIR = _folder()
-    compiled: F = numba.njit(cache=True, error_model="numpy")(function)
-    return compiled
+    return _compiled(function, keeps_lock=True)
 
 
 def long_kernel(function: F) -> F:
     """As `kernel`, but without Python's lock while it runs: of tens of milliseconds, to be called in threads."""
+    return _compiled(function, keeps_lock=False)
+
+
+def _compiled(function: F, *, keeps_lock: bool) -> F:
     numba.config.CACHE_DIR = _folder()
-    compiled: F = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    compiled: F = numba.njit(cache=True, error_model="numpy", nogil=not keeps_lock)(function)
     return compiled
 
 

@@ -99,8 +99,7 @@ def estimate(
     found = _maximised(panel, None)
     if model is Model.CDCC:
         for _ in range(_ROUNDS):
-            matrix, note = target(_corrected(z, found.a, found.b), Target.CORRELATION)
-            panel = panel._replace(target=matrix)
+            panel, note = _retargeted(panel, found.a, found.b)
             before, found = found, _maximised(panel, found)
             if max(abs(before.a - found.a), abs(before.b - found.b)) < 1e-7:
                 break
@@ -120,8 +119,7 @@ def unfitted(
     """As `estimate`, with a and b that are given, and g = 0; standard errors are NaN."""
     panel, note = _panel(z, model, method, start, kind)
     if model is Model.CDCC:
-        matrix, note = target(_corrected(z, a, b), Target.CORRELATION)
-        panel = panel._replace(target=matrix)
+        panel, note = _retargeted(panel, a, b)
     told, _ = _likelihood(panel, a, b, 0.0)
     return Estimate(
         a=a,
@@ -146,6 +144,12 @@ def _panel(z: Floats, model: Model, method: Method, start: Start, kind: Target) 
     matrix, note = target(z, kind)
     downside = _downside(z) if model is Model.ADCC else np.zeros_like(matrix)
     return _Panel(np.ascontiguousarray(z), model, method, start, matrix, downside), note
+
+
+def _retargeted(panel: _Panel, a: float, b: float) -> tuple[_Panel, str | None]:
+    """With the target of the cDCC's own residuals at a and b, and what was done to it."""
+    matrix, note = target(_corrected(panel.z, a, b), Target.CORRELATION)
+    return panel._replace(target=matrix), note
 
 
 def _downside(z: Floats) -> Floats:
@@ -261,11 +265,11 @@ def _stepped(minus: _Minus, x: Floats, hessian: Floats) -> tuple[Floats, int]:
     if not (np.isfinite(hessian).all() and float(np.linalg.eigvalsh(hessian)[0]) > 0.0):
         return x, 0
     for step in range(_MOST_STEPS):
-        slope = minus.slope(x)
-        if minus.steepest(x) < _THERE:
+        steepest = minus.steepest(x)
+        if steepest < _THERE:
             return x, step
-        nearer = x - np.linalg.solve(hessian, slope)
-        if not minus.steepest(nearer) < 0.5 * float(np.abs(slope).max()):
+        nearer = x - np.linalg.solve(hessian, minus.slope(x))
+        if not minus.steepest(nearer) < 0.5 * steepest:
             return x, step
         x = nearer
     return x, _MOST_STEPS
@@ -276,14 +280,14 @@ class _Minus:
 
     def __init__(self, panel: _Panel, scale: Floats) -> None:
         self._panel, self.scale = panel, scale
-        self._last: tuple[bytes, float, Floats] = b"", math.nan, scale
+        self._seen: dict[bytes, tuple[float, Floats]] = {}
 
     def at(self, x: Floats) -> tuple[float, Floats]:
-        """L and the scores of each bar, shape (T, 3); the last x is remembered."""
+        """L and the scores of each bar, shape (T, 3); what was computed once is remembered."""
         key = x.tobytes()
-        if self._last[0] != key:
-            self._last = key, *_likelihood(self._panel, *_three(self.theta(x)))
-        return self._last[1:]
+        if key not in self._seen:
+            self._seen[key] = _likelihood(self._panel, *_three(self.theta(x)))
+        return self._seen[key]
 
     def theta(self, x: Floats) -> Floats:
         """(a, b) or (a, b, g)."""
