@@ -79,13 +79,28 @@ class KafkaPort:
     """One worker's way to the broker. ``send`` and ``poll`` belong to one thread; the rest may block in others."""
 
     def __init__(
-        self, bootstrap: str, namespace: str, *, buffer_kb: int = 65_536, copies: Copies | None = None
+        self,
+        bootstrap: str,
+        namespace: str,
+        *,
+        client_id: str = "headrace-outputs",
+        buffer_kb: int = 65_536,
+        copies: Copies | None = None,
     ) -> None:
-        """``copies``: of the changelog of the one agent that this is the port of."""
+        """``client_id``: of the outputs, in the broker's log, metrics and quotas; transactions are not counted to it.
+
+        ``copies``: of the changelog of the one agent that this is the port of.
+        """
         self._bootstrap = bootstrap
         self._namespace = namespace
         self._buffer_kb = buffer_kb
-        self._outputs = ck.Producer({**output_settings(bootstrap), "queue.buffering.max.kbytes": buffer_kb})
+        self._outputs = ck.Producer(
+            {
+                **output_settings(bootstrap),
+                "client.id": client_id,
+                "queue.buffering.max.kbytes": buffer_kb,
+            }
+        )
         self._copies = copies
         self._leases: dict[tuple[str, int], Lease] = {}
         self.restored: dict[tuple[str, int], Restored] = {}

@@ -48,7 +48,11 @@ class WorkerState:
         TopicWatch(admin, dict(zip((self.source, changelog), self.ids, strict=True)), self._deleted)
         copies = _copies(config, agent.name, self.ids.changelog)
         self.port = KafkaPort(
-            config.bootstrap, config.namespace, buffer_kb=config.output_buffer_kb, copies=copies
+            config.bootstrap,
+            config.namespace,
+            client_id=f"headrace-{agent.name}-outputs",
+            buffer_kb=config.output_buffer_kb,
+            copies=copies,
         )
         self._standby = None if copies is None else _standby(config, agent.name, changelog, copies)
         self.owned: dict[int, Ownership] = {}

@@ -15,16 +15,21 @@ from rich.table import Table
 from headrace import stack
 from headrace.stack import StackSettings
 from tests.chaos.breaches import BREACHES
+from tests.chaos.faults import FAULTS
 from tests.chaos.run import Done, chaos, session
 
 Breach = StrEnum("Breach", {name: name for name in BREACHES})  # type: ignore[misc]
+Fault = StrEnum("Fault", {name: name for name in FAULTS})  # type: ignore[misc]
 
 
 def main(
     runs: Annotated[int, typer.Option(min=1, help="How many, with seeds one after the other.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the first one.")] = 1,
     ticks: Annotated[int, typer.Option(min=20_000, help="Of each run.")] = 200_000,
-    faults: Annotated[int, typer.Option(min=0, help="That strike in each.")] = 6,
+    faults: Annotated[int, typer.Option(min=0, help="That strike in each, drawn by the seed.")] = 6,
+    fault: Annotated[
+        list[Fault] | None, typer.Option(help="Instead of drawn ones: this one; may be given again.")
+    ] = None,
     breach: Annotated[
         Breach | None, typer.Option(help="Break the workers on purpose, and stop at the run that notices.")
     ] = None,
@@ -40,6 +45,8 @@ def main(
         python -m tests.chaos --seed 17 --runs 1
 
         python -m tests.chaos --breach names-not-looked-at
+
+        python -m tests.chaos --breach nobody-is-fenced --fault zombie --fault zombie
     """
     console = Console(stderr=True)
     console.print(f"the undisturbed run: {session(ticks).ticks:,} ticks", highlight=False)
@@ -56,7 +63,7 @@ def main(
                     Path(folder) / "runs",
                     number,
                     ticks=ticks,
-                    faults=faults,
+                    faults=list(fault) if fault else faults,
                     breach=breach,
                     tell=lambda told: console.print(f"  {told}", highlight=False, soft_wrap=True),
                 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -60,6 +61,28 @@ class Field:
     def restart_service(self, *services: ServiceName) -> str:
         """As `kill_service`, but they are asked to stop, and do it in good order."""
         return self._end(services, signal.SIGTERM)
+
+    def limit(self, client_id: str, bytes_per_s: int | None) -> None:
+        """What the broker takes a second of producers that call themselves so; None: all they have."""
+        broker = find(self.stack.data_dir, "kafka")
+        process = None if broker is None else broker.process()
+        assert process is not None, "kafka is not up"
+        java, *rest = process.cmdline()
+        change = (
+            ("--delete-config", "producer_byte_rate")
+            if bytes_per_s is None
+            else ("--add-config", f"producer_byte_rate={bytes_per_s}")
+        )
+        subprocess.run(  # no client library speaks of quotas
+            [
+                *(java, "-XX:TieredStopAtLevel=1", "-cp", rest[rest.index("-cp") + 1], "kafka.admin.ConfigCommand"),
+                *("--bootstrap-server", self.run.stack.kafka, "--alter", *change),
+                *("--entity-type", "clients", "--entity-name", client_id),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
 
     def _end(self, services: tuple[ServiceName, ...], number: signal.Signals) -> str:
         for service in services:
@@ -153,6 +176,20 @@ def refusal(field: Field) -> str:
     return f"{topic} took no records"
 
 
+def slow_outputs(field: Field) -> str:
+    """Outputs of an agent get through by drops while transactions pass, and with the queue full of them it is killed.
+
+    What is committed then must not be ahead of what has got through.
+    """
+    agent = field.agent()
+    client_id = f"headrace-{agent}-outputs"
+    field.limit(client_id, DROPS_BYTES_S)
+    field.pause(2.0, 4.0)
+    told = field.kill(field.processes(agent))
+    field.limit(client_id, None)
+    return f"outputs at {DROPS_BYTES_S:,} bytes/s, then {told}"
+
+
 def full_disk(field: Field) -> str:
     """No file of a worker may grow for a while, as on a full disk: it goes on without local copies, and says so."""
     name = field.rng.choice(field.processes(field.agent()))
@@ -167,6 +204,7 @@ def full_disk(field: Field) -> str:
 
 
 FULL_AT_BYTES = 4_096
+DROPS_BYTES_S = 1_000
 REFUSABLE = ("market.bars", "universe.bars", "market.correlations", "trade.executions")
 FAULTS: dict[str, Callable[[Field], str]] = {
     "one process": one_process,
@@ -180,5 +218,6 @@ FAULTS: dict[str, Callable[[Field], str]] = {
     "zombie": zombie,
     "storm": storm,
     "refusal": refusal,
+    "slow outputs": slow_outputs,
     "full disk": full_disk,
 }
