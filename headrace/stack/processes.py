@@ -30,7 +30,12 @@ HOST = "127.0.0.1"
 _POLL_S = 0.05
 _LAST_LINES = 12
 _SAYS_NOTHING = re.compile(r"\s*($|at [\w.$/<>]+\(|\.\.\. \d+ more)")
-_PORT_MESSAGES = ("address already in use", "port already bound", "bindexception")
+_PORT_MESSAGES = (
+    "address already in use",
+    "port already bound",
+    "bindexception",
+    "seems to be in use by another process",  # Quarkus, of the registry
+)
 
 
 @dataclass(frozen=True)

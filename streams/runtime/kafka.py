@@ -67,6 +67,11 @@ def output_settings(bootstrap: str, linger_ms: float = 0.2) -> dict[str, Any]:
     }
 
 
+def transactional_id(namespace: str, agent: str, partition: int) -> str:
+    """What the owners of a partition have in common, so that the broker can shut out all but the last."""
+    return f"{namespace or 'live'}.headrace-{agent}-{partition}"
+
+
 class Restored(NamedTuple):
     """Of what a partition's state was restored: keys in all, keys of the local copy, records of the changelog."""
 
@@ -157,7 +162,7 @@ class KafkaPort:
         producer = ck.Producer(
             {
                 "bootstrap.servers": self._bootstrap,
-                "transactional.id": f"{self._namespace or 'live'}.headrace-{agent}-{partition}",
+                "transactional.id": transactional_id(self._namespace, agent, partition),
                 **ONE_IN_FLIGHT,
                 "transaction.timeout.ms": 10_000,
                 "delivery.timeout.ms": 8_000,

@@ -15,7 +15,7 @@ import msgspec
 
 from schemas.records import Bar
 from schemas.states import POSITION_KEY
-from streams.runtime.kafka import KafkaPort
+from streams.runtime import kafka
 from streams.runtime.ownership import Cut, Ownership
 from streams.symbol import Run
 from streams.symbols import Symbols
@@ -39,16 +39,7 @@ def outputs_not_waited_for() -> None:
 
 def nobody_is_fenced() -> None:
     """Every owner has a transactional.id of its own, so an old one can still commit."""
-    fence = KafkaPort.fence
-
-    def alone(self: KafkaPort, agent: str, partition: int) -> None:
-        namespace, self._namespace = self._namespace, uuid.uuid4().hex
-        try:
-            fence(self, agent, partition)
-        finally:
-            self._namespace = namespace
-
-    KafkaPort.fence = alone  # type: ignore[method-assign]
+    kafka.transactional_id = lambda *_: uuid.uuid4().hex
 
 
 def names_not_looked_at() -> None:

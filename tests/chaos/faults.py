@@ -68,16 +68,17 @@ class Field:
         process = None if broker is None else broker.process()
         assert process is not None, "kafka is not up"
         java, *rest = process.cmdline()
-        change = (
-            ("--delete-config", "producer_byte_rate")
-            if bytes_per_s is None
-            else ("--add-config", f"producer_byte_rate={bytes_per_s}")
-        )
+        quota = "producer_byte_rate"
         subprocess.run(  # no client library speaks of quotas
             [
-                *(java, "-XX:TieredStopAtLevel=1", "-cp", rest[rest.index("-cp") + 1], "kafka.admin.ConfigCommand"),
-                *("--bootstrap-server", self.run.stack.kafka, "--alter", *change),
+                *(java, "-XX:TieredStopAtLevel=1", "-cp", rest[rest.index("-cp") + 1]),
+                *("kafka.admin.ConfigCommand", "--bootstrap-server", self.run.stack.kafka, "--alter"),
                 *("--entity-type", "clients", "--entity-name", client_id),
+                *(
+                    ("--delete-config", quota)
+                    if bytes_per_s is None
+                    else ("--add-config", f"{quota}={bytes_per_s}")
+                ),
             ],
             check=True,
             capture_output=True,
@@ -176,18 +177,17 @@ def refusal(field: Field) -> str:
     return f"{topic} took no records"
 
 
-def slow_outputs(field: Field) -> str:
-    """Outputs of an agent get through by drops while transactions pass, and with the queue full of them it is killed.
+def muted_outputs(field: Field) -> str:
+    """Outputs of an agent stand still while its transactions pass, and with its queue full of them it is killed.
 
     What is committed then must not be ahead of what has got through.
     """
     agent = field.agent()
     client_id = f"headrace-{agent}-outputs"
-    field.limit(client_id, DROPS_BYTES_S)
+    field.limit(client_id, MUTING_BYTES_S)
     field.pause(2.0, 4.0)
-    told = field.kill(field.processes(agent))
-    field.limit(client_id, None)
-    return f"outputs at {DROPS_BYTES_S:,} bytes/s, then {told}"
+    field.limit(client_id, None)  # for the next ones: who has gone beyond stays muted for minutes
+    return f"outputs muted, then {field.kill(field.processes(agent))}"
 
 
 def full_disk(field: Field) -> str:
@@ -204,7 +204,7 @@ def full_disk(field: Field) -> str:
 
 
 FULL_AT_BYTES = 4_096
-DROPS_BYTES_S = 1_000
+MUTING_BYTES_S = 10
 REFUSABLE = ("market.bars", "universe.bars", "market.correlations", "trade.executions")
 FAULTS: dict[str, Callable[[Field], str]] = {
     "one process": one_process,
@@ -218,6 +218,6 @@ FAULTS: dict[str, Callable[[Field], str]] = {
     "zombie": zombie,
     "storm": storm,
     "refusal": refusal,
-    "slow outputs": slow_outputs,
+    "muted outputs": muted_outputs,
     "full disk": full_disk,
 }

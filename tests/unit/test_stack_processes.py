@@ -125,6 +125,7 @@ def test_last_lines_leave_out_what_says_nothing(tmp_path: Path) -> None:
     ("words", "error"),
     [
         ("java.net.BindException: Address already in use", PortTaken),
+        ("Port 8081 seems to be in use by another process. Quarkus may already be running", PortTaken),
         ('could not bind IPv4 address "127.0.0.1": Address already in use', PortTaken),
         ("java.io.IOException: No space left on device", DiskFull),
     ],
