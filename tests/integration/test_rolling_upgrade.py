@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from pathlib import Path
 
 from connectors.simulator import Simulation, SimulatorSettings
 from headrace import compare
 from headrace.compare import FRAME_BYTES
+from headrace.fleet import headrace_argv
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints
 from schemas.topics import SYMBOL_PARTITIONS
@@ -41,6 +44,13 @@ def pipeline() -> PipelineSettings:
     )
 
 
+def compile_kernels(build: Path) -> None:
+    """As docs/maintenance.md has it: in its first worker, the compiler would take up to a minute beside all others."""
+    argv = headrace_argv("backtest", "--simulate", "--minutes", "1")
+    environment = {**os.environ, "PYTHONPATH": str(build)}
+    subprocess.run(argv, check=True, capture_output=True, env=environment, cwd=build)
+
+
 def replace(run: KafkaRun, name: str, build: Path | None) -> None:
     """End a process as an operator does, and start it again with ``build``; returns when it is at work."""
     log = run.fleet.log(name)
@@ -63,6 +73,7 @@ def test_the_next_version_takes_over_process_by_process_and_gives_back(
     stack: Endpoints, namespace: str, log: Log, tmp_path: Path
 ) -> None:
     build = builds.next_version(tmp_path / "build")
+    compile_kernels(build)
     messages = list(Simulation(SIMULATED).messages())
     oracle = inline(pipeline(), messages)
     assert oracle.count("trade.positions") > 0
