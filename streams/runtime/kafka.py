@@ -72,6 +72,11 @@ def transactional_id(namespace: str, agent: str, partition: int) -> str:
     return f"{namespace or 'live'}.headrace-{agent}-{partition}"
 
 
+def outputs_client_id(agent: str) -> str:
+    """What the producers of an agent's outputs call themselves, for a broker's log, metrics and quotas."""
+    return f"headrace-{agent}-outputs"
+
+
 class Restored(NamedTuple):
     """Of what a partition's state was restored: keys in all, keys of the local copy, records of the changelog."""
 

@@ -18,7 +18,7 @@ from streams.agent import Agent
 from streams.errors import Stalled, TopicDeleted
 from streams.runtime.config import RuntimeConfig
 from streams.runtime.identity import TopicIds, TopicWatch, known_ids
-from streams.runtime.kafka import KafkaPort
+from streams.runtime.kafka import KafkaPort, outputs_client_id
 from streams.runtime.ownership import Ownership
 from streams.runtime.runs import Run
 from streams.runtime.stalls import Stall, StallWatch
@@ -50,7 +50,7 @@ class WorkerState:
         self.port = KafkaPort(
             config.bootstrap,
             config.namespace,
-            client_id=f"headrace-{agent.name}-outputs",
+            client_id=outputs_client_id(agent.name),
             buffer_kb=config.output_buffer_kb,
             copies=copies,
         )

@@ -27,6 +27,7 @@ from headrace.stack import StackSettings
 from headrace.stack.processes import find
 from headrace.stack.settings import ServiceName
 from schemas.topics import physical
+from streams.runtime.kafka import outputs_client_id
 from tests.pipeline import SESSION_TIMEOUT_MS, KafkaRun
 
 
@@ -62,12 +63,15 @@ class Field:
         """As `kill_service`, but they are asked to stop, and do it in good order."""
         return self._end(services, signal.SIGTERM)
 
+    def service(self, name: ServiceName) -> psutil.Process:
+        child = find(self.stack.data_dir, name)
+        process = None if child is None else child.process()
+        assert process is not None, f"{name} is not up"
+        return process
+
     def limit(self, client_id: str, bytes_per_s: int | None) -> None:
         """What the broker takes a second of producers that call themselves so; None: all they have."""
-        broker = find(self.stack.data_dir, "kafka")
-        process = None if broker is None else broker.process()
-        assert process is not None, "kafka is not up"
-        java, *rest = process.cmdline()
+        java, *rest = self.service("kafka").cmdline()
         quota = "producer_byte_rate"
         subprocess.run(  # no client library speaks of quotas
             [
@@ -87,9 +91,7 @@ class Field:
 
     def _end(self, services: tuple[ServiceName, ...], number: signal.Signals) -> str:
         for service in services:
-            child = find(self.stack.data_dir, service)
-            process = None if child is None else child.process()
-            assert process is not None, f"{service} is not up"
+            process = self.service(service)
             family = [process, *process.children(recursive=True)]
             for member in family if number == signal.SIGKILL else family[:1]:
                 member.send_signal(number)
@@ -183,7 +185,7 @@ def muted_outputs(field: Field) -> str:
     What is committed then must not be ahead of what has got through.
     """
     agent = field.agent()
-    client_id = f"headrace-{agent}-outputs"
+    client_id = outputs_client_id(agent)
     field.limit(client_id, MUTING_BYTES_S)
     field.pause(2.0, 4.0)
     field.limit(client_id, None)  # for the next ones: who has gone beyond stays muted for minutes

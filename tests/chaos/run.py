@@ -15,7 +15,6 @@ from headrace import compare, topics
 from headrace.compare import Results
 from headrace.pipeline import PipelineSettings
 from headrace.stack import Endpoints, StackSettings
-from schemas.codec import Codec
 from schemas.states import POSITION_KEY, SourcePosition
 from schemas.topics import physical
 from tests import database
@@ -132,7 +131,7 @@ def chaos(
         results = run.results()
         restarts = run.fleet_restarts()
         for agent in run.agents:
-            wrong += went_back(found.kafka, namespace, agent, run.codec)
+            wrong += went_back(run, agent)
     apart = compare.differences(own.oracle, results)
     wrong += [f"{each.topic} {each.key}: {each.what}" for each in apart]
     wrong += database.mismatches(found.database, namespace, own.oracle)
@@ -141,7 +140,7 @@ def chaos(
     return Done(seed, own.ticks, seconds, tuple(struck), restarts, results.copies, tuple(wrong))
 
 
-def went_back(kafka: str, namespace: str, agent: str, codec: Codec) -> list[str]:
+def went_back(run: KafkaRun, agent: str) -> list[str]:
     """Where a committed position is behind the one before it: whoever wrote that was no longer the owner.
 
     Looked for in itself, since the results seldom show it: the next commit of the owner hides it.
@@ -149,10 +148,10 @@ def went_back(kafka: str, namespace: str, agent: str, codec: Codec) -> list[str]
     topic = f"{agent}.changelog"
     found: list[str] = []
     reached: dict[int, int] = {}
-    for message in compare.messages(kafka, physical(namespace, topic)):
+    for message in compare.messages(run.stack.kafka, physical(run.namespace, topic)):
         if message.key() != POSITION_KEY:
             continue
-        position = codec.decode(topic, message.value())
+        position = run.codec.decode(topic, message.value())
         assert isinstance(position, SourcePosition)
         before = reached.get(position.partition, 0)
         if position.next_offset < before:
