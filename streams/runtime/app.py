@@ -104,8 +104,7 @@ class AgentApp(faust.App):  # type: ignore[misc]
         apply = self.worker_state.apply
         async for event in stream.events():
             runs: list[tuple[int, Run]] = event.value
-            for partition, run in runs:
-                apply(partition, run)
+            apply(runs)
 
     async def _start_deadline(self) -> None:
         """A worker that hangs at start (Faust's recovery may, faust-streaming#432) ends instead of looking alive."""

@@ -37,7 +37,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     whose runs are being applied, and at most one more as it was fetched.
     """
     output_buffer_kb: int = 65_536
-    """Outputs that Kafka has not acknowledged yet, KiB; where there are more, the worker waits."""
+    """Outputs to one topic that Kafka has not acknowledged yet, KiB; where there are more, the worker waits."""
     max_run_records: int = 20_000
     """A longer fetched stretch of ticks is cut into runs of this many records; see `run_records`."""
     state_dir: str | None = None

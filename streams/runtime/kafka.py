@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import confluent_kafka as ck
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from streams.runtime.copies import Copies, Lease
 
 log = logging.getLogger("headrace.kafka")
+
+_Delivered = Callable[[ck.KafkaError | None, ck.Message], None]
 
 FENCE_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 25.0
@@ -99,50 +102,69 @@ class KafkaPort:
     ) -> None:
         """``client_id``: of the outputs, in the broker's log, metrics and quotas; transactions are not counted to it.
 
+        ``buffer_kb``: of the outputs to one topic that Kafka has not acknowledged.
         ``copies``: of the changelog of the one agent that this is the port of.
         """
         self._bootstrap = bootstrap
         self._namespace = namespace
         self._buffer_kb = buffer_kb
-        self._outputs = ck.Producer(
-            {
-                **output_settings(bootstrap),
-                "client.id": client_id,
-                "queue.buffering.max.kbytes": buffer_kb,
-            }
-        )
+        self._client_id = client_id
+        self._outputs: dict[str, tuple[str, ck.Producer]] = {}
+        self._gathered: list[tuple[str, int, bytes, bytes, int, _Delivered]] | None = None
         self._copies = copies
         self._leases: dict[tuple[str, int], Lease] = {}
         self.restored: dict[tuple[str, int], Restored] = {}
         """How each partition's state was restored the last time."""
-        self._names: dict[str, str] = {}
         self._fences: dict[tuple[str, int], ck.Producer] = {}
         self.sent = 0
         """Outputs since the start."""
         self._done: OnDelivery | None = None
-        self._delivered: Callable[[ck.KafkaError | None, ck.Message], None] | None = None
+        self._delivered: _Delivered | None = None
 
     # ---- outputs
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Outputs that are sent within leave at its end, as one burst.
+
+        A snapshot waits for the bars of all partitions: sent one after the other, the first would leave alone, and the
+        others wait until it is acknowledged, to be fetched and taken up one by one.
+        """
+        gathered = self._gathered = []
+        yield
+        self._gathered = None
+        for output in gathered:
+            self._queue_output(*output)
 
     def send(
         self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, done: OnDelivery
     ) -> None:
         """Queue an output. When librdkafka's queue is full, waits for it: that is the back-pressure."""
-        name = self._names.get(topic)
-        if name is None:
-            name = self._names[topic] = physical(self._namespace, topic)
-        if done is not self._done:  # the outputs of a run share theirs
+        if done is not self._done or self._delivered is None:  # the outputs of a run share theirs
             self._done, self._delivered = done, _report(done)
         self.sent += 1
-        _queue(
-            self._outputs,
-            name,
-            value,
-            key,
-            partition=partition,
-            timestamp=timestamp_ms,
-            on_delivery=self._delivered,
-        )
+        output = topic, partition, key, value, timestamp_ms, self._delivered
+        if self._gathered is None:
+            self._queue_output(*output)
+        else:
+            self._gathered.append(output)
+
+    def _queue_output(
+        self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, delivered: _Delivered
+    ) -> None:
+        name, producer = self._outputs.get(topic) or self._output(topic)
+        _queue(producer, name, value, key, partition=partition, timestamp=timestamp_ms, on_delivery=delivered)
+
+    def _output(self, topic: str) -> tuple[str, ck.Producer]:
+        """A topic's name on the broker and its own producer.
+
+        librdkafka makes a request of each partition's records, and there is `ONE_IN_FLIGHT`: through one producer for
+        all, what goes to one topic would wait for what goes to the others.
+        """
+        settings = output_settings(self._bootstrap)
+        more = {"client.id": self._client_id, "queue.buffering.max.kbytes": self._buffer_kb}
+        found = self._outputs[topic] = physical(self._namespace, topic), ck.Producer({**settings, **more})
+        return found
 
     def poll(self) -> bool:
         """Call the ``done`` of outputs whose fate is known, here and now. Whether no output is on its way.
@@ -150,7 +172,8 @@ class KafkaPort:
         Raises `streams.errors.DeliveryFailed` where one was refused for good: the producer sends nothing more.
         """
         try:
-            self._outputs.poll(0)
+            for _, producer in self._outputs.values():
+                producer.poll(0)
         except ck.KafkaException as error:
             raise DeliveryFailed(error.args[0].str()) from error
         return not self.is_pending
@@ -158,7 +181,7 @@ class KafkaPort:
     @property
     def is_pending(self) -> bool:
         """Whether an output is on its way."""
-        return len(self._outputs) > 0
+        return bool(self._gathered) or any(len(producer) for _, producer in self._outputs.values())
 
     # ---- state and position
 
@@ -255,7 +278,7 @@ class KafkaPort:
             lease.end()
 
 
-def _report(done: OnDelivery) -> Callable[[ck.KafkaError | None, ck.Message], None]:
+def _report(done: OnDelivery) -> _Delivered:
     """librdkafka's report of a delivery as the protocol wants it."""
 
     def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:

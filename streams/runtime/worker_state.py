@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -69,11 +69,21 @@ class WorkerState:
         until = None if self.config.until is None else self.config.until[partition]
         return Ownership(self.agent, partition, self._codec, self.port, until=until, ids=self.ids)
 
-    def apply(self, partition: int, run: Run) -> None:
-        """Apply a run if its partition is still ours. A fault ends the process: nothing more is committed."""
-        owner = self.owned.get(partition)
-        if owner is None:
-            return
+    def apply(self, runs: Iterable[tuple[int, Run]]) -> None:
+        """Apply runs, each with its partition, if that is still ours; their outputs leave together.
+
+        A fault ends the process: nothing more is committed.
+        """
+        try:
+            with self.port.together():
+                for partition, run in runs:
+                    owner = self.owned.get(partition)
+                    if owner is not None:
+                        self._apply(owner, run)
+        except Exception as error:
+            self.fatal("outputs cannot be sent", error)
+
+    def _apply(self, owner: Ownership, run: Run) -> None:
         self._step_began_s = time.monotonic()
         try:
             owner.apply(run)

@@ -61,16 +61,22 @@ def sent_while_partitions_are_made(kafka: str, broker: int, trials: int) -> Arri
     connector = ck.Producer({"bootstrap.servers": kafka, **PRODUCER, **telling}, logger=refusals.logger)
     few = ck.Producer({**output_settings(kafka), **telling}, logger=refusals.logger)
     port = KafkaPort(kafka, namespace)
-    senders: dict[str, tuple[ck.Producer, Callable[[str, int, bytes], object]]] = {
-        "connector": (connector, lambda name, at, value: _produce(connector, namespace, name, at, value)),
-        "few": (few, lambda name, at, value: _produce(few, namespace, name, at, value)),
-        "agent": (port._outputs, lambda name, at, value: port.send(name, at, b"K", value, 1, lambda _: None)),
+    senders: dict[str, tuple[Callable[[str], ck.Producer], Callable[[str, int, bytes], object]]] = {
+        "connector": (
+            lambda _: connector,
+            lambda name, at, value: _produce(connector, namespace, name, at, value),
+        ),
+        "few": (lambda _: few, lambda name, at, value: _produce(few, namespace, name, at, value)),
+        "agent": (
+            lambda name: (port._outputs.get(name) or port._output(name))[1],
+            lambda name, at, value: port.send(name, at, b"K", value, 1, lambda _: None),
+        ),
     }
     admin = AdminClient({"bootstrap.servers": kafka})
     _make(admin, [physical(namespace, who) for who in senders], 1)
-    for who, (producer, send) in senders.items():
+    for who, (producer_of, send) in senders.items():
         send(who, 0, b"known to the broker")
-        assert producer.flush(TIMEOUT_S) == 0
+        assert producer_of(who).flush(TIMEOUT_S) == 0
 
     refused, wrong = 0, []
     for trial in range(trials):
@@ -78,8 +84,8 @@ def sent_while_partitions_are_made(kafka: str, broker: int, trials: int) -> Arri
         others = [physical(namespace, f"other-{trial}-{number}") for number in range(rng.randint(0, 4))]
         before = refusals.count
         _make(admin, [*others, *topics.values()], PARTITIONS)
-        for who, (producer, _) in senders.items():
-            _until_known(producer, topics[who])
+        for who, (producer_of, _) in senders.items():
+            _until_known(producer_of(f"{who}-{trial}"), topics[who])
         os.kill(broker, signal.SIGSTOP)
         threading.Timer(ROUNDS * APART_S, os.kill, (broker, signal.SIGCONT)).start()
         threads = [
@@ -90,8 +96,8 @@ def sent_while_partitions_are_made(kafka: str, broker: int, trials: int) -> Arri
             thread.start()
         for thread in threads:
             thread.join()
-        for who, (producer, _) in senders.items():
-            assert producer.flush(TIMEOUT_S) == 0, who
+        for who, (producer_of, _) in senders.items():
+            assert producer_of(f"{who}-{trial}").flush(TIMEOUT_S) == 0, who
         wrong += _wrong(admin, topics)
         refused += refusals.count > before
     return Arrived(refused, wrong)
