@@ -125,14 +125,16 @@ class KafkaPort:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Outputs that are sent within leave at its end, as one burst.
+        """Outputs that are sent within leave at its end, as one burst; none where it is left with an error.
 
         A snapshot waits for the bars of all partitions: sent one after the other, the first would leave alone, and the
         others wait until it is acknowledged, to be fetched and taken up one by one.
         """
         gathered = self._gathered = []
-        yield
-        self._gathered = None
+        try:
+            yield
+        finally:
+            self._gathered = None
         for output in gathered:
             self._queue_output(*output)
 
@@ -152,7 +154,7 @@ class KafkaPort:
     def _queue_output(
         self, topic: str, partition: int, key: bytes, value: bytes, timestamp_ms: int, delivered: _Delivered
     ) -> None:
-        name, producer = self._outputs.get(topic) or self._output(topic)
+        name, producer = self._output(topic)
         _queue(producer, name, value, key, partition=partition, timestamp=timestamp_ms, on_delivery=delivered)
 
     def _output(self, topic: str) -> tuple[str, ck.Producer]:
@@ -161,9 +163,11 @@ class KafkaPort:
         librdkafka makes a request of each partition's records, and there is `ONE_IN_FLIGHT`: through one producer for
         all, what goes to one topic would wait for what goes to the others.
         """
-        settings = output_settings(self._bootstrap)
-        more = {"client.id": self._client_id, "queue.buffering.max.kbytes": self._buffer_kb}
-        found = self._outputs[topic] = physical(self._namespace, topic), ck.Producer({**settings, **more})
+        found = self._outputs.get(topic)
+        if found is None:
+            settings = output_settings(self._bootstrap)
+            more = {"client.id": self._client_id, "queue.buffering.max.kbytes": self._buffer_kb}
+            found = self._outputs[topic] = physical(self._namespace, topic), ck.Producer({**settings, **more})
         return found
 
     def poll(self) -> bool:

@@ -68,7 +68,7 @@ def sent_while_partitions_are_made(kafka: str, broker: int, trials: int) -> Arri
         ),
         "few": (lambda _: few, lambda name, at, value: _produce(few, namespace, name, at, value)),
         "agent": (
-            lambda name: (port._outputs.get(name) or port._output(name))[1],
+            lambda name: port._output(name)[1],
             lambda name, at, value: port.send(name, at, b"K", value, 1, lambda _: None),
         ),
     }
